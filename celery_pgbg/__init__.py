@@ -1,0 +1,1 @@
+"""SQL tasks for Celery that run in PostgreSQL background workers."""

@@ -1,0 +1,328 @@
+"""The launcher: one session that owns handles. Only it can cancel, detach or list what it launched."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, LiteralString
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.rows import class_row, dict_row
+
+from celery_pgbg.database import queries
+from celery_pgbg.database.binding import bind, split
+from celery_pgbg.database.capabilities import Capabilities, detect
+from celery_pgbg.database.schema import check_installed
+from celery_pgbg.database.sessions import Session, is_dead
+from celery_pgbg.database.values import StoredOutcome, from_exception
+from celery_pgbg.errors import ConfigurationError, SessionLost
+from celery_pgbg.handles import Attempt, Handle
+from celery_pgbg.orders import Order
+from celery_pgbg.outcomes import ErrorReport
+
+#: pg_background's own upper bound for the handles of one session.
+SESSION_WORKER_LIMIT = 1000
+
+#: Handles that are done with are detached together, once there are this many.
+_DETACH_BATCH = 32
+
+#: Set in every launching session: text forms that psycopg's adapters read.
+_PREPARE_SESSION = (
+    "SET pg_background.max_workers = {limit}",
+    "SET datestyle = 'ISO'",
+    "SET intervalstyle = 'postgres'",
+    "SET bytea_output = 'hex'",
+    "SET extra_float_digits = 1",
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What came of asking for a launch.
+
+    Attributes:
+        state: ``launched`` by us; ``attached`` to a worker of an earlier delivery; ``finished``, the
+            outcome is there; ``full``, the server has no free background worker slot.
+        handle: of the worker that runs the attempt, for the first two.
+    """
+
+    state: Literal["launched", "attached", "finished", "full"]
+    handle: Handle | None = None
+
+
+@dataclass(frozen=True)
+class _LaunchRow:
+    state: Literal["launched", "attached", "finished"]
+    pid: int | None
+    cookie: int | None
+
+
+class Launcher:
+    """One launching session, opened when needed and again after a loss; any thread may call.
+
+    Args:
+        open_session: makes a connected session in autocommit mode.
+    """
+
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        self._open_session = open_session
+        self._session: Session | None = None
+        self._capabilities: Capabilities | None = None
+        self._lock = threading.RLock()
+        self._done: list[Handle] = []
+
+    # --- launching ---------------------------------------------------------------------------
+
+    def launch(self, order: Order) -> Launch:
+        """Launch an attempt unless it has ended or runs already. Waits only for the server's answer.
+
+        Raises:
+            BindingError: the query and its arguments do not fit.
+            SessionLost: the connection died; the attempt may run or not.
+            ConfigurationError: extension, schema or privilege are missing.
+            psycopg.Error: what the server says of the task's ``settings``.
+        """
+        with self._exclusive() as session:
+            self._detach_done(session, at_least=_DETACH_BATCH)
+            preamble, statement = split(bind(session, order.query, order.params))
+            capabilities = self.capabilities
+            try:
+                with session.cursor(row_factory=class_row(_LaunchRow)) as cursor:
+                    cursor.execute(
+                        queries.query("launch"),
+                        {
+                            "extension_schema": capabilities.schema,
+                            "launch_function": capabilities.name("launch"),
+                            "task_id": order.attempt.task_id,
+                            "attempt": order.attempt.number,
+                            "task_name": order.task_name,
+                            "application_name": order.application_name,
+                            "nodename": order.nodename,
+                            "preamble": preamble,
+                            "statement": statement,
+                            "returns": order.returns,
+                            "role": order.role,
+                            "settings": json.dumps(dict(order.settings)),
+                            "max_result_bytes": order.max_result_bytes,
+                            "notify": order.notify,
+                        },
+                    )
+                    row = cursor.fetchone()
+            except (errors.InsufficientResources, errors.ConfigurationLimitExceeded):
+                self._detach_done(session)
+                return Launch("full")
+            except (errors.UndefinedFunction, errors.InvalidSchemaName):
+                self._forget_capabilities(session)
+                raise
+        assert row is not None
+        if row.pid is None or row.cookie is None:
+            return Launch(row.state)
+        return Launch(row.state, Handle(row.pid, row.cookie))
+
+    def _forget_capabilities(self, session: Session) -> None:
+        """Look again: the extension or the schema was dropped or replaced under us."""
+        self._capabilities = None
+        check_installed(session)
+        self._capabilities = detect(session)
+
+    # --- handles -----------------------------------------------------------------------------
+
+    def cancel(self, handle: Handle) -> bool:
+        """Stop a background worker of this session; its transaction rolls back.
+
+        Returns:
+            False if the handle is not this session's (any more).
+        """
+        return self._about("cancel_handle", "cancel", handle)
+
+    def detach(self, handle: Handle) -> None:
+        """Forget a handle; does not stop its worker. Done later, together with others."""
+        with self._lock:
+            self._done.append(handle)
+
+    def flush(self) -> None:
+        """Detach now everything that waits for it."""
+        with self._exclusive() as session:
+            self._detach_done(session)
+
+    def states(self) -> dict[Handle, Literal["running", "stopped"]]:
+        """List this session's handles with their states."""
+        with self._exclusive() as session:
+            query = queries.query("handles").format(
+                list_function=self.capabilities.identifier("list"), list_columns=self.capabilities.list_columns
+            )
+            return {Handle(pid, cookie): state for pid, cookie, state in session.execute(query)}
+
+    def error_of(self, handle: Handle) -> ErrorReport | None:
+        """Read why a stopped worker failed, which ends its handle.
+
+        Returns:
+            None if it did not fail, or if the handle is not this session's (any more).
+        """
+        try:
+            self._about("consume_result", "result", handle)
+        except psycopg.Error as exc:
+            # Without that line it is about reading the result, whose type we did not know.
+            return from_exception(exc) if _is_of_worker(exc) else None
+        return None
+
+    def progress(self, handles: list[Handle]) -> dict[Handle, tuple[int | None, str | None]]:
+        """Read what running workers reported, percent and message, of those that did."""
+        with self._exclusive() as session:
+            if not handles or self.capabilities.name("get_progress") is None:
+                return {}
+            query = queries.query("progress").format(progress_function=self.capabilities.identifier("get_progress"))
+            rows = session.execute(query, _as_arrays(handles))
+            return {Handle(pid, cookie): (percent, text) for pid, cookie, percent, text in rows if percent is not None}
+
+    def publish_progress(self, progress: dict[Handle, tuple[int | None, str | None]]) -> None:
+        """Put progress on record, where every session can read it."""
+        with self._exclusive() as session:
+            session.execute(
+                queries.query("publish_progress"),
+                {
+                    **_as_arrays(list(progress)),
+                    "percents": [percent for percent, _ in progress.values()],
+                    "messages": [message for _, message in progress.values()],
+                },
+            )
+
+    def stats(self) -> dict[str, Any]:
+        """Read pg_background's own counters for this session; empty before 1.8."""
+        with self._exclusive() as session:
+            if self.capabilities.name("stats") is None:
+                return {}
+            query = queries.query("stats").format(stats_function=self.capabilities.identifier("stats"))
+            with session.cursor(row_factory=dict_row) as cursor:
+                return cursor.execute(query).fetchone() or {}
+
+    # --- attempts, in any session --------------------------------------------------------------
+
+    def read_outcomes(self, attempts: list[Attempt]) -> list[StoredOutcome]:
+        """Read the outcomes of those attempts that have one."""
+        with self._exclusive() as session:
+            return read_outcomes(session, attempts)
+
+    def running(self, attempts: list[Attempt]) -> set[Attempt]:
+        """Find those attempts whose recorded worker is alive, whoever launched it."""
+        with self._exclusive() as session:
+            rows = session.execute(queries.query("running_attempts"), attempts_as_arrays(attempts))
+            return {Attempt(task_id, number) for task_id, number in rows}
+
+    def terminate(self, attempt: Attempt) -> bool:
+        """Stop the worker of an attempt that another session launched, if it is really that worker.
+
+        Returns:
+            False if there was no such worker.
+        """
+        with self._exclusive() as session:
+            parameters = {"task_id": attempt.task_id, "attempt": attempt.number}
+            row = session.execute(queries.query("terminate_execution"), parameters).fetchone()
+            return bool(row and row[0])
+
+    def delete_expired(self, seconds: float) -> None:
+        """Delete outcomes and records older than this."""
+        with self._exclusive() as session:
+            session.execute(queries.query("delete_expired"), {"age_ms": round(seconds * 1000)})
+
+    # --- the session ---------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the installed pg_background can do; connects if need be."""
+        with self._exclusive():
+            assert self._capabilities is not None
+            return self._capabilities
+
+    @property
+    def backend_pid(self) -> int | None:
+        """PID of the session itself, or None while there is none."""
+        session = self._session
+        return None if session is None or is_dead(session) else session.info.backend_pid
+
+    def close(self) -> None:
+        """End the session. Its workers run on; their handles are gone."""
+        with self._lock:
+            session, self._session, self._capabilities = self._session, None, None
+            self._done.clear()
+            if session is not None:
+                session.close()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[Session]:
+        """The session for one short call; a death during it becomes ``SessionLost``."""
+        with self._lock:
+            session = self._connected()
+            try:
+                yield session
+            except psycopg.OperationalError as exc:
+                if not is_dead(session):
+                    raise
+                self.close()
+                raise SessionLost(f"the launching session was lost: {exc}") from exc
+
+    def _connected(self) -> Session:
+        if self._session is not None and is_dead(self._session):
+            self.close()
+        if self._session is None:
+            session = self._open_session()
+            try:
+                check_installed(session)
+                self._capabilities = detect(session)
+                for command in _PREPARE_SESSION:
+                    session.execute(sql.SQL(command).format(limit=sql.Literal(SESSION_WORKER_LIMIT)))
+            except (psycopg.Error, ConfigurationError):
+                session.close()
+                raise
+            self._session = session
+        return self._session
+
+    def _about(self, statement: str, function: str, handle: Handle) -> bool:
+        """Call one function about one handle; False where the handle is not ours (any more)."""
+        with self._exclusive() as session:
+            name: LiteralString = function  # type: ignore[assignment]
+            query = queries.query(statement).format(**{f"{name}_function": self.capabilities.identifier(name)})
+            try:
+                session.execute(query, {"pid": handle.pid, "cookie": handle.cookie})
+            except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState) as exc:
+                # The same codes may be the statement's own.
+                if _is_of_worker(exc):
+                    raise
+                return False
+            return True
+
+    def _detach_done(self, session: Session, at_least: int = 1) -> None:
+        if len(self._done) < at_least:
+            return
+        handles, self._done = self._done, []
+        query = queries.query("detach_handles").format(detach_function=self.capabilities.identifier("detach"))
+        try:
+            session.execute(query, _as_arrays(handles))
+        except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState):
+            # One is gone, by a reused PID or because its error was read: then one by one.
+            for handle in handles:
+                self._about("detach_handle", "detach", handle)
+
+
+def _is_of_worker(error: psycopg.Error) -> bool:
+    """Tell a background worker's own error from one about its handle."""
+    return "background worker" in (error.diag.context or "")
+
+
+def _as_arrays(handles: list[Handle]) -> dict[str, list[Any]]:
+    return {"pids": [handle.pid for handle in handles], "cookies": [handle.cookie for handle in handles]}
+
+
+def attempts_as_arrays(attempts: list[Attempt]) -> dict[str, list[Any]]:
+    """Attempts as the two array parameters that the queries take."""
+    return {"task_ids": [a.task_id for a in attempts], "attempts": [a.number for a in attempts]}
+
+
+def read_outcomes(session: Session, attempts: list[Attempt]) -> list[StoredOutcome]:
+    """Read the outcomes of those attempts that have one, on any session."""
+    with session.cursor(row_factory=class_row(StoredOutcome)) as cursor:
+        return cursor.execute(queries.query("read_outcomes"), attempts_as_arrays(attempts)).fetchall()

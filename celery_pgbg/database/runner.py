@@ -1,0 +1,245 @@
+"""The runner: takes an order to its end. One in each process and database, shared by all threads."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.launcher import Launch, Launcher
+from celery_pgbg.database.listener import Listener
+from celery_pgbg.database.sessions import Session, connect
+from celery_pgbg.database.slots import SlotLine
+from celery_pgbg.database.standalone import run_standalone
+from celery_pgbg.database.sweeper import Sweeper, conclude
+from celery_pgbg.database.values import from_exception
+from celery_pgbg.database.watches import Entry, Watches
+from celery_pgbg.errors import SessionLost
+from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised
+from celery_pgbg.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Pauses between looks whether a cancelled worker is gone, in seconds.
+_FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.1
+
+
+@dataclass
+class Counts:
+    """What a runner did since it was made."""
+
+    launched: int = 0
+    attached: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    lost: int = 0
+
+
+class Runner:
+    """Launches statements, waits for them, cancels them on demand.
+
+    Args:
+        dsn: where statements run.
+        settings: the ``pgbg_*`` settings.
+        nodename: the Celery worker's name, for ``pg_stat_activity``.
+    """
+
+    def __init__(self, dsn: str, settings: Settings, nodename: str | None = None) -> None:
+        self._dsn = dsn
+        self._settings = settings
+        self._nodename = nodename or f"{os.getpid()}@{socket.gethostname()}"
+        self.launchers = [Launcher(self._opener("launcher")) for _ in range(settings.launchers)]
+        self._next_launcher = itertools.count()
+        self.watches = Watches()
+        self.line = SlotLine()
+        self.counts = Counts()
+        self._listener = Listener(self._opener("listener"), self.watches)
+        self._sweeper = Sweeper(self.launchers, self.watches, settings)
+        self._started = False
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+
+    # --- its life ------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Connect, and make sure that statements can be launched.
+
+        Raises:
+            ConfigurationError: something is missing in the server, told in the message.
+            SessionLost: the server cannot be reached now.
+        """
+        self.launchers[0].capabilities  # noqa: B018 - a property that connects
+
+    def close(self) -> None:
+        """End all sessions and threads. Statements run on."""
+        self._closing.set()
+        self._listener.stop()
+        self._sweeper.stop()
+        for launcher in self.launchers:
+            launcher.close()
+        with self._lock:
+            if self._started:
+                self._listener.join(5)
+                self._sweeper.join(5)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._started or self._closing.is_set():
+                return
+            self._started = True
+            if self._settings.notify:
+                self._listener.start()
+            self._sweeper.start()
+
+    def _opener(self, purpose: str) -> Callable[[], Session]:
+        def open_session() -> Session:
+            return connect(
+                self._dsn,
+                application_name=f"pgbg {purpose} {self._nodename}"[:63],
+                connect_timeout=self._settings.connect_timeout,
+                client_encoding="utf8",
+            )
+
+        return open_session
+
+    # --- running -------------------------------------------------------------------------------
+
+    def run(self, order: Order, watch: Watch) -> Ending:
+        """Run an order to its end, in the calling thread, which waits.
+
+        The same attempt that runs elsewhere already is waited for, one that has ended gives its
+        outcome again. Interrupting the watch cancels the statement (or leaves it, for ``DETACH``).
+
+        Raises:
+            BindingError: the query and its arguments do not fit.
+            ConfigurationError: extension, schema or privilege are missing, or the server refuses us.
+        """
+        if not order.atomic:
+            ending = run_standalone(order, watch, self._opener("standalone"), self.line)
+        else:
+            self._start()
+            ending = self._run_atomic(order, watch)
+        self._count(ending)
+        self.line.nudge()
+        return ending
+
+    def _run_atomic(self, order: Order, watch: Watch) -> Ending:
+        entry = self.watches.add(watch)
+        try:
+            while True:
+                interruption = self._launch(order, entry)
+                if interruption is not None:
+                    return Detached() if interruption is Interruption.DETACH else Cancelled()
+                ending = self._wait(entry)
+                if isinstance(ending, Lost) and entry.owner is None:
+                    # Another's worker died: this delivery may run it.
+                    entry.watch.start_over()
+                    continue
+                return ending
+        finally:
+            self.watches.remove(entry)
+            if entry.owner is not None and entry.handle is not None:
+                entry.owner.detach(entry.handle)
+
+    def _launch(self, order: Order, entry: Entry) -> Interruption | None:
+        """Launch, waiting for a slot or for the server; returns what interrupted the wait, if anything did."""
+        watch = entry.watch
+        backoff = Backoff()
+        try:
+            while watch.interruption is None:
+                if not self.line.join(watch):
+                    self.line.wait(watch)
+                    continue
+                launcher = self.launchers[next(self._next_launcher) % len(self.launchers)]
+                try:
+                    launch = launcher.launch(order)
+                except SessionLost as exc:
+                    seconds = backoff.next()
+                    logger.warning("%s cannot be launched, again in %.1f s: %s", order.attempt, seconds, exc)
+                    watch.wait(seconds)
+                    continue
+                except psycopg.Error as exc:
+                    watch.deliver(Raised(from_exception(exc)))
+                    return None
+                if launch.state != "full":
+                    self._launched(launch, launcher, entry)
+                    return None
+                self.line.wait(watch)
+        finally:
+            self.line.leave(watch)
+        return watch.interruption
+
+    def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
+        if launch.state == "finished":
+            self.watches.deliver(launcher.read_outcomes([entry.watch.attempt]))
+            return
+        assert launch.handle is not None
+        if launch.state == "launched":
+            entry.owner = launcher
+            self.counts.launched += 1
+        else:
+            logger.info("%s runs already, in background worker %d: attached", entry.watch.attempt, launch.handle.pid)
+            self.counts.attached += 1
+        entry.handle = launch.handle
+        entry.watch.accept(launch.handle.pid)
+
+    def _wait(self, entry: Entry) -> Ending:
+        while True:
+            match entry.watch.wait():
+                case None:
+                    continue
+                case Interruption.DETACH:
+                    return Detached()
+                case Interruption():
+                    return self._cancel(entry)
+                case ending:
+                    return ending
+
+    def _cancel(self, entry: Entry) -> Ending:
+        """Cancel, and wait until the worker is gone: then there is an outcome, or there never will be."""
+        pause = _FIRST_LOOK
+        signalled = False
+        while (ending := entry.watch.ending) is None:
+            try:
+                signalled = signalled or self._signal(entry)
+                if self._is_gone(entry):
+                    conclude(self._launcher_of(entry), entry)
+                    continue
+            except (SessionLost, psycopg.Error) as exc:
+                logger.warning("cancelling %s: %s; trying again", entry.watch.attempt, exc)
+                signalled = False
+                pause = _LONGEST_LOOK * 5
+            entry.watch.wait_for_end(pause)
+            pause = min(pause * 1.5, _LONGEST_LOOK)
+        return ending
+
+    def _signal(self, entry: Entry) -> bool:
+        if entry.owner is not None and entry.handle is not None and entry.owner.cancel(entry.handle):
+            return True
+        return self.launchers[0].terminate(entry.watch.attempt)
+
+    def _is_gone(self, entry: Entry) -> bool:
+        if entry.owner is not None and entry.handle is not None:
+            state = entry.owner.states().get(entry.handle)
+            if state is not None:
+                return state == "stopped"
+            entry.owner = None
+        return entry.watch.attempt not in self.launchers[0].running([entry.watch.attempt])
+
+    def _launcher_of(self, entry: Entry) -> Launcher:
+        return entry.owner or self.launchers[0]
+
+    def _count(self, ending: Ending) -> None:
+        name = {"Returned": "succeeded", "Raised": "failed", "Cancelled": "cancelled", "Lost": "lost"}
+        field = name.get(type(ending).__name__)
+        if field:
+            setattr(self.counts, field, getattr(self.counts, field) + 1)

@@ -1,0 +1,100 @@
+"""Installing and checking what we keep in the database: schema ``celery_pgbg``."""
+
+from __future__ import annotations
+
+from psycopg import errors, sql
+
+from celery_pgbg.database import queries
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.errors import SchemaMissing
+
+#: Functions that others need at their creation come first; the rest are resolved when they run.
+_FIRST_FUNCTIONS = ("uint4_at", "lock_key")
+
+
+def migration_names() -> list[str]:
+    """List the migrations in the order of their numbers, as ``0001_what_it_does``."""
+    return queries.names("migrations")
+
+
+def current_version() -> int:
+    """Number the newest migration this package has."""
+    return int(migration_names()[-1].partition("_")[0])
+
+
+def install_script(grant_to: list[str], up_to: int | None = None) -> str:
+    """Write the installation as one idempotent SQL script, one transaction.
+
+    Run by hand by a superuser it does the same as ``install``.
+
+    Args:
+        grant_to: roles that may launch SQL tasks besides the installing one.
+        up_to: the last migration to apply; all where None.
+    """
+    parts = [queries.text("install_prologue")]
+    for name in migration_names():
+        version = int(name.partition("_")[0])
+        if up_to is None or version <= up_to:
+            parts.append(_migration(version, name))
+    others = [name for name in queries.names("functions") if name not in _FIRST_FUNCTIONS]
+    parts += [queries.text(name, "functions") for name in (*_FIRST_FUNCTIONS, *others)]
+    parts += [queries.query("install_grants").format(role=sql.Identifier(role)).as_string(None) for role in grant_to]
+    parts.append("COMMIT;\n")
+    return "\n".join(parts)
+
+
+def _migration(version: int, name: str) -> str:
+    body = queries.text(name, "migrations").rstrip()
+    quoted = sql.SQL(f"$sql$\n{body}\n$sql$")  # type: ignore[arg-type]
+    return (
+        queries.query("install_migration")
+        .format(version=sql.Literal(version), name=sql.Literal(name), body=quoted)
+        .as_string(None)
+    )
+
+
+def install(session: Session, grant_to: list[str] | None = None) -> int:
+    """Install or upgrade the extension, the schema and its functions.
+
+    Runs on a session of its own, in one transaction; a second run changes nothing.
+
+    Returns:
+        The version now installed.
+
+    Raises:
+        psycopg.Error: what the server refused, mostly ``InsufficientPrivilege``.
+    """
+    try:
+        session.execute(install_script(grant_to or []).encode())
+    finally:
+        if not session.closed:
+            session.rollback()
+    return installed_version(session) or 0
+
+
+def installed_version(session: Session) -> int | None:
+    """Read the newest migration applied, or None where nothing is installed."""
+    try:
+        row = session.execute(queries.query("installed_version")).fetchone()
+    except (errors.UndefinedTable, errors.InvalidSchemaName):
+        return None
+    return row[0] if row else None
+
+
+def check_installed(session: Session) -> None:
+    """Make sure that the installed schema serves this version of the package.
+
+    Raises:
+        SchemaMissing: not installed, or older than this package.
+    """
+    installed = installed_version(session)
+    database = session.info.dbname
+    if installed is None:
+        raise SchemaMissing(
+            f"database {database!r} has no celery_pgbg schema: run `celery -A yourproject pgbg install`"
+        )
+    if installed < current_version():
+        raise SchemaMissing(
+            f"the celery_pgbg schema in database {database!r} has version {installed}, this package needs "
+            f"{current_version()}: run `celery -A yourproject pgbg install`"
+        )

@@ -1,0 +1,291 @@
+"""Statements that stand alone (``atomic=False``): VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT.
+
+They run at top level, with no gate and no wrapper, and so on a launching session of their own, where
+one handle cannot be taken for another. Their end is found by polling, and their outcome is stored
+after it: should everything of ours die in between, nobody can know how far they came.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from celery_pgbg.database import queries
+from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.binding import bind
+from celery_pgbg.database.launcher import Launcher
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.database.slots import SlotLine
+from celery_pgbg.database.values import from_exception
+from celery_pgbg.errors import SessionLost
+from celery_pgbg.handles import Handle
+from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
+
+logger = logging.getLogger(__name__)
+
+#: Pauses between two looks at a running statement, in seconds; growing from the first to the longest.
+_FIRST_LOOK, _LONGEST_LOOK = 0.01, 0.5
+
+_UNKNOWN = "it stood alone, so nobody can know how far it came"
+
+
+class StandaloneLauncher(Launcher):
+    """A launcher for one statement that stands alone."""
+
+    def __init__(self, open_session: Callable[[], Session], order: Order) -> None:
+        super().__init__(open_session)
+        self._order = order
+        self._attempt = {"task_id": order.attempt.task_id, "attempt": order.attempt.number}
+
+    def record(self) -> tuple[str, int | None]:
+        """Put the attempt on record before its launch.
+
+        Returns:
+            ``recorded``, or what an earlier delivery left: ``finished``, ``attached`` with the PID of
+            its live worker, or ``gone`` with neither a worker nor an outcome.
+        """
+        with self._exclusive() as session:
+            parameters = {
+                **self._attempt,
+                "task_name": self._order.task_name,
+                "application_name": self._order.application_name,
+                "nodename": self._order.nodename,
+            }
+            row = session.execute(queries.query("record_standalone"), parameters).fetchone()
+            assert row is not None
+            return row[0], row[1]
+
+    def forget(self) -> None:
+        """Take the record back: the launch did not happen."""
+        with self._exclusive() as session:
+            session.execute(queries.query("delete_execution"), self._attempt)
+
+    def launch_now(self) -> Handle | None:
+        """Launch at top level; None where the server has no free slot.
+
+        From here on the session acts as the task's role, which the handle belongs to.
+        """
+        order = self._order
+        with self._exclusive() as session:
+            statement = bind(session, order.query, order.params)
+            query = queries.query("launch_standalone").format(launch_function=self.capabilities.identifier("launch"))
+            try:
+                if order.role is not None:
+                    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(order.role)))
+                with session.transaction():
+                    for name, value in {**order.settings, "application_name": order.application_name}.items():
+                        session.execute("SELECT set_config(%s, %s, true)", (name, value))
+                    row = session.execute(query, {"statement": statement}).fetchone()
+            except errors.InsufficientResources:
+                return None
+            assert row is not None
+            return Handle(row[0], row[1])
+
+    def put_on_record(self, handle: Handle) -> None:
+        """Add the handle to the record."""
+        self._as_ourselves("update_handle", {**self._attempt, "pid": handle.pid, "cookie": handle.cookie})
+
+    def result_of(self, handle: Handle) -> Returned | Raised:
+        """Read the command tag or the error of a stopped worker."""
+        with self._exclusive() as session:
+            query = queries.query("consume_result").format(result_function=self.capabilities.identifier("result"))
+            try:
+                row = session.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone()
+            except errors.DatatypeMismatch as exc:
+                if exc.diag.context:
+                    return Raised(from_exception(exc))
+                # It returned rows, which nobody asked for and whose types nobody knows.
+                return Returned(_first_word(self._order.query))
+            except psycopg.Error as exc:
+                return Raised(from_exception(exc))
+            return Returned(row[0] if row else _first_word(self._order.query))
+
+    def store(self, ending: Returned | Raised) -> None:
+        """Store the outcome, for redeliveries and the result backend."""
+        report = ending.report if isinstance(ending, Raised) else None
+        parameters = {
+            **self._attempt,
+            "succeeded": report is None,
+            "command_tag": ending.value if isinstance(ending, Returned) else None,
+            "sqlstate": report and report.sqlstate,
+            "message": report and report.message,
+            "error_fields": report and json.dumps(report.fields),
+        }
+        self._as_ourselves("store_outcome", parameters)
+
+    def live_worker(self) -> int | None:
+        """Find the PID of the live worker by backend type and application name, in any session."""
+        row = self._as_ourselves("find_worker", {"application_name": self._order.application_name})
+        return row[0] if row else None
+
+    def terminate_live_worker(self) -> None:
+        """Stop the live worker, found in the same way: the PID in the handle may be wrong."""
+        self._as_ourselves("terminate_worker", {"application_name": self._order.application_name})
+
+    def _as_ourselves(self, statement: str, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Run one of our statements, not as the task's role."""
+        with self._exclusive() as session:
+            role = self._order.role
+            if role is not None:
+                session.execute("RESET ROLE")
+            cursor = session.execute(queries.query(statement), parameters)
+            row = cursor.fetchone() if cursor.description else None
+            if role is not None:
+                session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            return row
+
+
+def run_standalone(order: Order, watch: Watch, open_session: Callable[[], Session], line: SlotLine) -> Ending:
+    """Run a statement that stands alone to its end, in the calling thread.
+
+    Raises:
+        BindingError: the query and its arguments do not fit.
+        ConfigurationError: extension or privilege are missing, or the server refuses us.
+    """
+    launcher = StandaloneLauncher(open_session, order)
+    try:
+        state, pid = _record(launcher, watch)
+        if state == "interrupted":
+            return _interrupted(watch)
+        if state == "finished":
+            return _stored(launcher, order) or Lost("its outcome was deleted")
+        if state == "gone":
+            return Lost(f"an earlier delivery's background worker ended unseen; {_UNKNOWN}", "unknown")
+        if state == "attached":
+            watch.accept(pid or 0)
+            return _follow(launcher, order, watch)
+        return _launch_and_watch(launcher, order, watch, line)
+    finally:
+        launcher.close()
+
+
+def _record(launcher: StandaloneLauncher, watch: Watch) -> tuple[str, int | None]:
+    backoff = Backoff()
+    while watch.interruption is None:
+        try:
+            return launcher.record()
+        except SessionLost as exc:
+            logger.warning("%s cannot be launched, trying again: %s", watch.attempt, exc)
+            watch.wait(backoff.next())
+    return "interrupted", None
+
+
+def _launch_and_watch(launcher: StandaloneLauncher, order: Order, watch: Watch, line: SlotLine) -> Ending:
+    try:
+        handle = _launch(launcher, watch, line)
+    except SessionLost:
+        return Lost(f"the session was lost while launching; {_UNKNOWN}", "unknown")
+    except psycopg.Error as exc:
+        launcher.forget()
+        return Raised(from_exception(exc))
+    except Exception:
+        launcher.forget()
+        raise
+    if handle is None:
+        launcher.forget()
+        return _interrupted(watch)
+    try:
+        launcher.put_on_record(handle)
+        watch.accept(handle.pid)
+        ending = _poll(launcher, watch, handle)
+        if isinstance(ending, (Returned, Raised)):
+            launcher.store(ending)
+        return ending
+    except SessionLost as exc:
+        logger.warning("%s: %s; looking for its background worker", watch.attempt, exc)
+        watch.accept(handle.pid)
+        return _follow(launcher, order, watch)
+
+
+def _launch(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
+    try:
+        while watch.interruption is None:
+            if line.join(watch) and (handle := launcher.launch_now()):
+                return handle
+            line.wait(watch)
+    finally:
+        line.leave(watch)
+    return None
+
+
+def _poll(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
+    """Wait for the end in the launching session."""
+    pause = _FIRST_LOOK
+    signalled = False
+    while True:
+        if launcher.states().get(handle) != "running":
+            ending = launcher.result_of(handle)
+            return _named(ending, signalled)
+        if watch.interruption is Interruption.DETACH:
+            return Detached()
+        if watch.interruption is not None:
+            signalled = True
+            launcher.terminate_live_worker()
+            pause = min(pause, _FIRST_LOOK * 5)
+        pause = _pause(watch, pause)
+
+
+def _pause(watch: Watch, seconds: float) -> float:
+    """Wait before the next look; an interruption ends the wait once. Returns the next wait."""
+    if watch.interruption is None:
+        watch.wait(seconds)
+    else:
+        watch.wait_for_end(seconds)
+    return min(seconds * 1.5, _LONGEST_LOOK)
+
+
+def _named(ending: Returned | Raised, signalled: bool) -> Ending:
+    """An error of termination is our cancel, if we sent one, else somebody else's doing."""
+    if isinstance(ending, Raised) and ending.report.sqlstate in ("57014", "57P01"):
+        if signalled:
+            return Cancelled()
+        if "timeout" not in ending.report.message:
+            return Lost(f"its background worker was ended from outside: {ending.report.message}", "unknown")
+    return ending
+
+
+def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch) -> Ending:
+    """Wait for the end of a worker whose handle is not ours: for its outcome, or for its absence."""
+    pause = _FIRST_LOOK
+    backoff = Backoff()
+    absent = 0
+    while True:
+        if watch.interruption is Interruption.DETACH:
+            return Detached()
+        try:
+            if ending := _stored(launcher, order):
+                return ending
+            absent = 0 if launcher.live_worker() else absent + 1
+            if watch.interruption is not None:
+                launcher.terminate_live_worker()
+        except SessionLost as exc:
+            logger.warning("%s: %s; trying again", watch.attempt, exc)
+            watch.wait_for_end(backoff.next())
+            continue
+        if absent > 3:
+            if watch.interruption is not None:
+                return Cancelled()
+            return Lost(f"its background worker ended unseen; {_UNKNOWN}", "unknown")
+        pause = _pause(watch, max(pause, _LONGEST_LOOK) if absent else pause)
+
+
+def _stored(launcher: StandaloneLauncher, order: Order) -> Ending | None:
+    outcomes = launcher.read_outcomes([order.attempt])
+    return outcomes[0].ending() if outcomes else None
+
+
+def _interrupted(watch: Watch) -> Ending:
+    return Detached() if watch.interruption is Interruption.DETACH else Cancelled()
+
+
+def _first_word(query: Any) -> str:
+    words = str(query).split() if isinstance(query, str) else []
+    return words[0].upper() if words else ""
+
+

@@ -1,0 +1,52 @@
+"""Our own errors, grouped by who has to act.
+
+    PgbgError
+    ├── ConfigurationError      who runs the Celery worker: a setting, or the server's installation
+    │   ├── ExtensionMissing    pg_background is not in the database, or too old
+    │   ├── SchemaMissing       the celery_pgbg schema is not there, or of another version
+    │   └── ServerRefused       the server refused the connection for good: password, database, role
+    ├── TaskDefinitionError     who wrote the task: its options, its body's return value
+    │   └── BindingError        a placeholder without an argument, a value that cannot be bound
+    ├── ResultTooLarge          who wrote the task: rows above ``pgbg_max_result_bytes``
+    └── SessionLost             nobody: our connection died; nothing is known, an outcome may exist
+
+Errors of a task's own SQL are psycopg's classes, never these.
+"""
+
+from __future__ import annotations
+
+
+class PgbgError(Exception):
+    """Base class. Takes one positional message, so that any result serializer can rebuild it."""
+
+
+class ConfigurationError(PgbgError):
+    """A setting is missing, unknown or out of range."""
+
+
+class ExtensionMissing(ConfigurationError):
+    """The database has no pg_background, or one without what we need."""
+
+
+class SchemaMissing(ConfigurationError):
+    """The database has no celery_pgbg schema, or not this version of it."""
+
+
+class ServerRefused(ConfigurationError):
+    """The server refused the connection, and would refuse it again."""
+
+
+class TaskDefinitionError(PgbgError):
+    """The task's options or its body's return value cannot be run."""
+
+
+class BindingError(TaskDefinitionError):
+    """The statement's placeholders and the task's arguments do not fit together."""
+
+
+class ResultTooLarge(PgbgError):
+    """The statement's rows are larger than ``pgbg_max_result_bytes``; it was rolled back."""
+
+
+class SessionLost(PgbgError):
+    """Our session to PostgreSQL died during a call, so its effect is unknown."""

@@ -1,0 +1,59 @@
+"""Who is who: the handle of a background worker, and the attempt of a task that it runs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+#: PostgreSQL cuts ``application_name`` after NAMEDATALEN - 1 bytes.
+APPLICATION_NAME_BYTES = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """One background worker, as pg_background names it.
+
+    Valid only in the session that launched it; a bare PID names nothing, since PIDs are used again.
+
+    Attributes:
+        pid: PostgreSQL's process ID of the background worker.
+        cookie: the random number pg_background gave this launch.
+    """
+
+    pid: int
+    cookie: int
+
+    def __str__(self) -> str:
+        return f"({self.pid}, {self.cookie})"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What runs at most once: one attempt of one task.
+
+    Attributes:
+        task_id: Celery's task id.
+        number: Celery's ``request.retries``: 0 for the first attempt, one more with each ``retry``.
+    """
+
+    task_id: str
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.task_id} (attempt {self.number})" if self.number else self.task_id
+
+
+def application_name(task_name: str, attempt: Attempt) -> str:
+    """Name an attempt for ``pg_stat_activity``, within PostgreSQL's 63 bytes.
+
+    The task id stands first and whole, because the name is the identity check before a cancel; an id
+    too long for that is replaced by its digest. The task's name gets the room that is left.
+    """
+    task_id = attempt.task_id
+    if not task_id.isascii() or not task_id.isprintable() or len(task_id) > 40:
+        task_id = hashlib.blake2b(task_id.encode(), digest_size=16).hexdigest()
+    suffix = f"#{attempt.number}" if attempt.number else ""
+    prefix = f"pgbg {task_id}{suffix} "
+    room = APPLICATION_NAME_BYTES - len(prefix)
+    name = task_name if len(task_name) <= room else task_name.rpartition(".")[2]
+    return prefix + "".join(c if " " < c < "\x7f" else "?" for c in name)[:room]

@@ -1,0 +1,190 @@
+"""The ``pgbg_*`` settings: read, normalised, validated, then frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote, unquote
+
+from celery_pgbg.errors import ConfigurationError
+
+PREFIX = "pgbg_"
+DEFAULT_ALIAS = "default"
+OnShutdown = Literal["detach", "wait", "cancel"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, each named ``pgbg_`` and the field's name in the Celery configuration."""
+
+    #: Where SQL tasks run: a PostgreSQL URL or key=value string. Needs session pooling where a
+    #: pooler stands in between. Default: none, which is an error once a SQL task needs it.
+    dsn: str | None = None
+
+    #: Further databases by alias, for tasks with ``database="alias"``. Default: none.
+    databases: Mapping[str, str] = field(default_factory=dict)
+
+    #: Launching sessions for each Celery worker and database, 1 - 64. Default: 2.
+    launchers: int = 2
+
+    #: Learn of outcomes by NOTIFY. False polls every ``pgbg_poll_interval`` instead. Default: True.
+    notify: bool = True
+
+    #: Seconds between two looks for outcomes where NOTIFY is off, 0.01 - 60. Default: 0.1.
+    poll_interval: float = 0.1
+
+    #: Seconds between two looks for workers that ended without an outcome, and for progress,
+    #: 0.1 - 300. Default: 1.
+    sweep_interval: float = 1.0
+
+    #: Largest size, in bytes, of one task's rows, 1 kB - 512 MB. A task above it fails and is rolled
+    #: back. Default: 16 MB.
+    max_result_bytes: int = 16 * 1024 * 1024
+
+    #: What a soft or cold shutdown does to running statements: ``detach`` lets them run on for the
+    #: next Celery worker to find, ``wait`` waits for them, ``cancel`` stops them. Default: detach.
+    on_shutdown: OnShutdown = "detach"
+
+    #: Seconds that outcomes are kept after their end, and so how late a redelivery is still
+    #: recognised; at least 60. None keeps them for ever. Default: one day.
+    outcome_expires: float | None = 86_400.0
+
+    #: Seconds to wait for a connection, 1 - 300. Default: 10.
+    connect_timeout: float = 10.0
+
+    def dsn_of(self, alias: str | None) -> str:
+        """Find the DSN of a database alias.
+
+        Raises:
+            ConfigurationError: no such alias, or no ``pgbg_dsn`` for the default one.
+        """
+        if alias in self.databases:
+            return self.databases[str(alias)]
+        if alias in (None, DEFAULT_ALIAS):
+            if self.dsn is None:
+                raise ConfigurationError(
+                    "pgbg_dsn is not set: set it to the database that runs the SQL tasks, "
+                    "for example app.conf.pgbg_dsn = 'postgresql://user@host/db'"
+                )
+            return self.dsn
+        known = sorted({DEFAULT_ALIAS, *self.databases})
+        raise ConfigurationError(
+            f"unknown database alias {alias!r}{did_you_mean(str(alias), known)}; known: {', '.join(known)}"
+        )
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Suggest the nearest known word, as the end of a message, or nothing."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def read_settings(values: Mapping[str, Any]) -> Settings:
+    """Make the settings from a flat configuration.
+
+    Args:
+        values: every configured key that begins with ``pgbg_``, lower case.
+
+    Raises:
+        ConfigurationError: an unknown key, or a value of the wrong type or out of range.
+    """
+    known = [PREFIX + f.name for f in dataclasses.fields(Settings)]
+    for key in values:
+        if key not in known:
+            raise ConfigurationError(f"unknown setting {key!r}{did_you_mean(key, known)}")
+    given = {
+        key.removeprefix(PREFIX): _CHECKS[key.removeprefix(PREFIX)](key, value) for key, value in values.items()
+    }
+    return Settings(**given)
+
+
+def normalise_dsn(key: str, value: Any) -> str:
+    """Check a DSN without connecting, and encode what libpq would misread.
+
+    An unencoded ``@`` in the password of a URL is encoded, and SQLAlchemy's ``+driver`` is dropped.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{key} must be a PostgreSQL URL or a key=value string, got {type(value).__name__}")
+    scheme, separator, rest = value.strip().partition("://")
+    if not separator:
+        if "=" not in value:
+            raise ConfigurationError(
+                f"{key} must be a URL such as postgresql://user@host/db or a string such as 'host=... dbname=...'"
+            )
+        return value.strip()
+    scheme = scheme.partition("+")[0]
+    if scheme not in ("postgresql", "postgres"):
+        raise ConfigurationError(f"{key} must begin with postgresql://, not with {scheme}://")
+    return f"{scheme}://{_encode_user(rest)}"
+
+
+def _encode_user(rest: str) -> str:
+    """Percent-encode the password's own ``@`` and ``/`` in ``user:password@host/path``."""
+    address, question, parameters = rest.partition("?")
+    user_and_password, at, host_and_path = address.rpartition("@")
+    if not at:
+        return rest
+    user, colon, password = user_and_password.partition(":")
+    encoded = quote(unquote(user), safe="") + colon + quote(unquote(password), safe="")
+    return f"{encoded}@{host_and_path}{question}{parameters}"
+
+
+def _optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda key, value: None if value is None else check(key, value)
+
+
+def _databases(key: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{key} must be a dict of alias to DSN, got {type(value).__name__}")
+    return {str(alias): normalise_dsn(f"{key}[{alias!r}]", dsn) for alias, dsn in value.items()}
+
+
+def _boolean(key: str, value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        return value.lower() in ("true", "1", "yes", "on")
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{key} must be True or False, got {value!r}")
+    return value
+
+
+def _number(
+    kind: type[int] | type[float], low: float, high: float = float("inf")
+) -> Callable[[str, Any], float]:
+    def check(key: str, value: Any) -> float:
+        try:
+            number = kind(value)
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"{key} must be a number, got {value!r}") from None
+        if isinstance(value, bool) or not low <= number <= high or number != float(value):
+            raise ConfigurationError(f"{key} must be {kind.__name__} in {low:g} ... {high:g}, got {value!r}")
+        return number
+
+    return check
+
+
+def _one_of(*choices: str) -> Callable[[str, Any], str]:
+    def check(key: str, value: Any) -> str:
+        if value not in choices:
+            raise ConfigurationError(
+                f"{key} must be one of {', '.join(choices)}, got {value!r}{did_you_mean(str(value), list(choices))}"
+            )
+        return str(value)
+
+    return check
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "dsn": _optional(normalise_dsn),
+    "databases": _databases,
+    "launchers": _number(int, 1, 64),
+    "notify": _boolean,
+    "poll_interval": _number(float, 0.01, 60),
+    "sweep_interval": _number(float, 0.1, 300),
+    "max_result_bytes": _number(int, 1024, 512 * 1024 * 1024),
+    "on_shutdown": _one_of("detach", "wait", "cancel"),
+    "outcome_expires": _optional(_number(float, 60)),
+    "connect_timeout": _number(float, 1, 300),
+}
