@@ -20,6 +20,7 @@ _NAMES = {
     "result": ("pg_background_result", "pg_background_result_v2"),
     "stats": ("pg_background_stats", "pg_background_stats_v2"),
     "get_progress": ("pg_background_get_progress", "pg_background_get_progress_v2"),
+    "error_info": ("pg_background_error_info", "pg_background_error_info_v2"),
     "report_progress": ("pg_background_report_progress", "pg_background_progress"),
 }
 _REQUIRED = ("launch", "cancel", "detach", "list", "result")

@@ -167,7 +167,7 @@ class Launcher:
             self._about("consume_result", "result", handle)
         except psycopg.Error as exc:
             # Without that line it is about reading the result, whose type we did not know.
-            return from_exception(exc) if _is_of_worker(exc) else None
+            return from_exception(exc) if is_of_worker(exc) else None
         return None
 
     def progress(self, handles: list[Handle]) -> dict[Handle, tuple[int | None, str | None]]:
@@ -290,7 +290,7 @@ class Launcher:
                 session.execute(query, {"pid": handle.pid, "cookie": handle.cookie})
             except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState) as exc:
                 # The same codes may be the statement's own.
-                if _is_of_worker(exc):
+                if is_of_worker(exc):
                     raise
                 return False
             return True
@@ -308,7 +308,7 @@ class Launcher:
                 self._about("detach_handle", "detach", handle)
 
 
-def _is_of_worker(error: psycopg.Error) -> bool:
+def is_of_worker(error: psycopg.Error) -> bool:
     """Tell a background worker's own error from one about its handle."""
     return "background worker" in (error.diag.context or "")
 

@@ -8,7 +8,8 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import psycopg
 
@@ -90,6 +91,18 @@ class Runner:
             if self._started:
                 self._listener.join(5)
                 self._sweeper.join(5)
+
+    def describe(self) -> dict[str, Any]:
+        """What ``inspect stats`` shows of it: sessions, statements in flight, what became of the rest."""
+        info = psycopg.conninfo.conninfo_to_dict(self._dsn)
+        return {
+            "database": f"{info.get('host', '')}:{info.get('port', 5432)}/{info.get('dbname', '')}",
+            "launcher_pids": [launcher.backend_pid for launcher in self.launchers],
+            "listener_pid": self._listener.backend_pid,
+            "running": sum(entry.handle is not None for entry in self.watches.entries()),
+            "waiting_for_slot": len(self.line),
+            **asdict(self.counts),
+        }
 
     def _start(self) -> None:
         with self._lock:

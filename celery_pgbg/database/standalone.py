@@ -14,18 +14,19 @@ from typing import Any
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.rows import dict_row
 
 from celery_pgbg.database import queries
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.binding import bind
-from celery_pgbg.database.launcher import Launcher
+from celery_pgbg.database.launcher import Launcher, is_of_worker
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.slots import SlotLine
 from celery_pgbg.database.values import from_exception
 from celery_pgbg.errors import SessionLost
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Interruption, Order, Watch
-from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned
 
 logger = logging.getLogger(__name__)
 
@@ -92,19 +93,33 @@ class StandaloneLauncher(Launcher):
         self._as_ourselves("update_handle", {**self._attempt, "pid": handle.pid, "cookie": handle.cookie})
 
     def result_of(self, handle: Handle) -> Returned | Raised:
-        """Read the command tag or the error of a stopped worker."""
+        """Read the command tag or the error of a stopped worker, which ends its handle."""
+        report = self._error_info(handle)
+        if report is not None:
+            return Raised(report)
         with self._exclusive() as session:
             query = queries.query("consume_result").format(result_function=self.capabilities.identifier("result"))
             try:
                 row = session.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone()
-            except errors.DatatypeMismatch as exc:
-                if exc.diag.context:
+            except psycopg.Error as exc:
+                if is_of_worker(exc):
                     return Raised(from_exception(exc))
                 # It returned rows, which nobody asked for and whose types nobody knows.
-                return Returned(_first_word(self._order.query))
-            except psycopg.Error as exc:
-                return Raised(from_exception(exc))
-            return Returned(row[0] if row else _first_word(self._order.query))
+                row = None
+        return Returned(row[0] if row else _first_word(self._order.query))
+
+    def _error_info(self, handle: Handle) -> ErrorReport | None:
+        """Read the error without ending the handle, where pg_background can (from 1.9 on)."""
+        with self._exclusive() as session:
+            if self.capabilities.name("error_info") is None:
+                return None
+            query = queries.query("error_info").format(error_info_function=self.capabilities.identifier("error_info"))
+            with session.cursor(row_factory=dict_row) as cursor:
+                row = cursor.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone() or {}
+        fields = {name: value for name, value in row.items() if value is not None}
+        if "sqlstate" not in fields:
+            return None
+        return ErrorReport(fields.pop("sqlstate"), fields.pop("message", ""), fields)
 
     def store(self, ending: Returned | Raised) -> None:
         """Store the outcome, for redeliveries and the result backend."""

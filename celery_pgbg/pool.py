@@ -1,0 +1,248 @@
+"""The execution pool: a thread for each task, which for a SQL task only waits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from celery.concurrency.base import BasePool
+
+from celery_pgbg.deadlines import Deadlines
+from celery_pgbg.errors import ConfigurationError, SessionLost
+from celery_pgbg.orders import Interruption
+from celery_pgbg.runners import close_runners, name_this_worker, runner_of, runners, settings_of
+from celery_pgbg.task import SQLTask
+from celery_pgbg.taskrun import TaskRun
+
+logger = logging.getLogger(__name__)
+
+
+class TaskPool(BasePool):
+    """Runs SQL tasks in background workers of PostgreSQL, and all others in its threads.
+
+    ``limit`` (``-c``) tasks run at once; a thread ends when nothing is left for it.
+    """
+
+    body_can_be_buffer = True
+    signal_safe = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._waiting: deque[TaskRun] = deque()
+        self._runs: dict[str, list[TaskRun]] = {}
+        self._threads = 0
+        self._idle = threading.Condition()
+        self._deadlines = Deadlines()
+        self._hub: Any = None
+        self._wakers: tuple[socket.socket, socket.socket] | None = None
+        self._warned_of_limits = False
+
+    # --- starting and stopping ---------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Check the configuration and say how the limits fit; a server that is down is waited for later."""
+        name_this_worker(self._nodename())
+        settings = settings_of(self.app)
+        for alias in ([None] if settings.dsn else []) + list(settings.databases):
+            self._check_database(alias)
+        if not settings.dsn and not settings.databases:
+            logger.warning("pgbg_dsn is not set: SQL tasks will fail until it is")
+
+    def _nodename(self) -> str:
+        """Celery hands the node's name to process initialisers only."""
+        initargs = self.options.get("initargs") or ()
+        return str(initargs[1]) if len(initargs) > 1 else socket.gethostname()
+
+    def _check_database(self, alias: str | None) -> None:
+        name = alias or "default"
+        try:
+            capabilities = runner_of(self.app, alias).launchers[0].capabilities
+        except SessionLost as exc:
+            logger.warning("database %s: %s; SQL tasks will wait for it", name, exc)
+        except ConfigurationError as exc:
+            logger.error("database %s: %s; SQL tasks will fail until that is mended", name, exc)
+        else:
+            logger.info(
+                "database %s: pg_background %s; concurrency %s, max_worker_processes %d, shared by all Celery workers",
+                name,
+                capabilities.version,
+                self.limit,
+                capabilities.server_worker_limit,
+            )
+            if self.limit > capabilities.server_worker_limit:
+                logger.warning(
+                    "concurrency %s is above max_worker_processes %d: the rest will wait for free slots",
+                    self.limit,
+                    capabilities.server_worker_limit,
+                )
+
+    def on_stop(self) -> None:
+        """Warm shutdown: wait for what runs, then end the sessions."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._threads)
+        self._drain_hub()
+        close_runners()
+
+    def on_terminate(self) -> None:
+        """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says."""
+        for run in self._all_runs():
+            self._leave(run)
+        with self._idle:
+            self._idle.wait_for(lambda: not any(run.is_sql for run in self._all_runs()), 5)
+        self._drain_hub()
+        close_runners()
+
+    # --- running -------------------------------------------------------------------------------------
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        correlation_id: str | None = None,
+        **options: Any,
+    ) -> TaskRun:
+        """Take a task in; it starts at once or when another has ended."""
+        task = self.app.tasks.get(args[0]) if args and isinstance(args[0], str) else args and args[0]
+        run = TaskRun(correlation_id or "", isinstance(task, SQLTask), target, args, kwargs, options)
+        # The worker's own --time-limit and --soft-time-limit arrive as options of the pool.
+        self._set_limits(run, soft_timeout or self.options.get("soft_timeout"), timeout or self.options.get("timeout"))
+        with self._idle:
+            self._runs.setdefault(run.task_id, []).append(run)
+            self._waiting.append(run)
+            self._start_threads()
+        return run
+
+    def _set_limits(self, run: TaskRun, soft: float | None, hard: float | None) -> None:
+        if not soft and not hard:
+            return
+        if not run.is_sql:
+            if not self._warned_of_limits:
+                self._warned_of_limits = True
+                logger.warning("time limits do not stop Python tasks in this pool's threads, only SQL tasks")
+            return
+        reference = weakref.ref(run)
+        for is_soft, seconds in ((True, soft), (False, hard)):
+            if seconds:
+                self._deadlines.add(seconds, lambda s=is_soft, t=seconds: _time_out(reference, s, t))
+
+    def _start_threads(self) -> None:
+        while self._threads < self.limit and self._waiting:
+            self._threads += 1
+            thread = threading.Thread(target=self._serve, args=(self._waiting.popleft(),), name="pgbg-task")
+            thread.daemon = True
+            thread.start()
+
+    def _serve(self, run: TaskRun | None) -> None:
+        while run is not None:
+            run.execute()
+            self._wake_hub()
+            run = self._next(run)
+
+    def _next(self, finished: TaskRun) -> TaskRun | None:
+        """Forget a run and take the next, or end this thread."""
+        with self._idle:
+            runs = self._runs[finished.task_id]
+            runs.remove(finished)
+            if not runs:
+                del self._runs[finished.task_id]
+            if self._waiting and self._threads <= self.limit:
+                return self._waiting.popleft()
+            self._threads -= 1
+            self._idle.notify_all()
+            return None
+
+    def _all_runs(self) -> list[TaskRun]:
+        return [run for runs in list(self._runs.values()) for run in runs]
+
+    # --- interrupting ----------------------------------------------------------------------------------
+
+    def interrupt(self, task_id: str, interruption: Interruption) -> bool:
+        """Interrupt the SQL task of this id. False if there is none, or it has ended."""
+        runs = [run for run in self._runs.get(task_id, ()) if run.is_sql]
+        return any([run.interrupt(interruption) for run in runs])
+
+    def leave(self, task_id: str) -> None:
+        """Celery gives this task up, for a shutdown or a lost connection, which is no revoke."""
+        for run in self._runs.get(task_id, ()):
+            self._leave(run)
+
+    def _leave(self, run: TaskRun) -> None:
+        how = settings_of(self.app).on_shutdown
+        if run.is_sql and how != "wait":
+            run.interrupt(Interruption.DETACH if how == "detach" else Interruption.SHUTDOWN)
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Cancel the statement of the background worker with this PID.
+
+        Our own requests go by the task id instead; this serves requests of other classes.
+
+        Raises:
+            NotImplementedError: it is a Python task, whose thread cannot be stopped.
+        """
+        for run in self._all_runs():
+            if run.is_sql and run.pid == pid:
+                run.interrupt(Interruption.REVOKE)
+                return
+        raise NotImplementedError("this pool cannot terminate Python tasks: a thread cannot be stopped")
+
+    # --- size ------------------------------------------------------------------------------------------
+
+    def grow(self, n: int = 1) -> None:
+        """Run so many more at once."""
+        with self._idle:
+            self.limit += n
+            self._start_threads()
+
+    def shrink(self, n: int = 1) -> None:
+        """Run so many fewer at once, as soon as running ones have ended."""
+        with self._idle:
+            self.limit = max(1, self.limit - n)
+
+    def _get_info(self) -> dict[str, Any]:
+        info = super()._get_info()
+        info.update({"threads": self._threads, "waiting": len(self._waiting)})
+        info["databases"] = [runner.describe() for runner in runners()]
+        return info
+
+    # --- the event loop ----------------------------------------------------------------------------------
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Let the threads wake an idle loop: acks are queued there, and would wait for up to a second."""
+        self._hub = loop
+        if self._wakers is None:
+            self._wakers = socket.socketpair()
+            for end in self._wakers:
+                end.setblocking(False)
+        loop.add_reader(self._wakers[0], self._on_wake)
+
+    def _on_wake(self) -> None:
+        assert self._wakers is not None
+        with contextlib.suppress(BlockingIOError):
+            while self._wakers[0].recv(4096):
+                pass
+
+    def _wake_hub(self) -> None:
+        if self._wakers is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._wakers[1].send(b".")
+
+    def _drain_hub(self) -> None:
+        """Perform the acks that are queued in the loop, which no longer runs."""
+        ready = getattr(self._hub, "_ready", None)
+        while ready:
+            ready.pop()()
+
+
+def _time_out(reference: Callable[[], TaskRun | None], soft: bool, seconds: float) -> None:
+    run = reference()
+    if run is not None:
+        run.time_out(soft, seconds)

@@ -1,0 +1,178 @@
+"""The task class whose body returns SQL, and its decorator."""
+
+from __future__ import annotations
+
+import inspect
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from celery import Task, shared_task
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, WorkerLostError
+
+from celery_pgbg.database.values import to_exception
+from celery_pgbg.errors import ResultTooLarge, TaskDefinitionError
+from celery_pgbg.handles import Attempt
+from celery_pgbg.options import TaskOptions
+from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned, Returns
+from celery_pgbg.runners import runner_of, settings_of
+from celery_pgbg.statements import to_query
+from celery_pgbg.taskrun import StatementLost, StatementRevoked, TaskRun, current_run
+
+class SQLTask(Task):
+    """A task whose body returns the statement; a background worker in the server runs it.
+
+    The statement's placeholders, ``%(name)s``, are bound from the task's arguments of the same
+    names; ``%%`` is a percent sign. The body may return a ``str``, a ``(str, params)`` pair, a
+    ``psycopg.sql.Composable``, a template string or a SQLAlchemy Core statement. Several statements
+    separated by semicolons run in order in one transaction; the last one's rows are the result.
+
+    Failures are psycopg's exception classes.
+    """
+
+    abstract = True
+    Request = "celery_pgbg.request:SQLRequest"
+
+    #: In a transaction with its outcome. False for what must stand alone: VACUUM, CREATE INDEX
+    #: CONCURRENTLY, CALL with COMMIT inside.
+    atomic: ClassVar[bool] = True
+    #: Shape of the value: ``rows`` (list of dicts), ``row``, ``value`` or ``count``. None: rows where
+    #: the statement returns rows, else the count.
+    returns: ClassVar[Returns | None] = None
+    #: Alias in ``pgbg_databases``. None: ``pgbg_dsn``.
+    database: ClassVar[str | None] = None
+    #: Role to run as; the connection's role must be a member. None: the connection's role.
+    role: ClassVar[str | None] = None
+    #: Configuration parameters of PostgreSQL for this task's statement only.
+    settings: ClassVar[Mapping[str, Any] | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep the body under its own name: what Celery calls ``run`` runs the statement."""
+        super().__init_subclass__(**kwargs)
+        body = cls.__dict__.get("run")
+        if body is not None:
+            cls.body = body
+            cls.body_signature = inspect.signature(body.__func__ if isinstance(body, staticmethod) else body)
+            del cls.run
+        if "atomic" in cls.__dict__ and not cls.atomic:
+            _default(cls, acks_late=False, reject_on_worker_lost=False)
+        options = TaskOptions.of(cls)
+        options.check(f"task {cls.__dict__.get('name') or cls.__name__}")
+
+    # Safe, because a redelivery never runs a statement twice; see the defaults of atomic=False above.
+    acks_late = True
+    reject_on_worker_lost = True
+
+    body: Callable[..., Any]
+    body_signature: ClassVar[inspect.Signature]
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the statement that the body makes of these arguments, and wait for its outcome."""
+        order = self.make_order(args, kwargs)
+        task_run = current_run(self.request.id)
+        watch = task_run.make_watch(order.attempt) if task_run else Watch(order.attempt)
+        runner = runner_of(self.app, self.database)
+        try:
+            ending = runner.run(order, watch)
+        except SoftTimeLimitExceeded:
+            # Raised in this thread by another pool's signal: do not leave the statement behind.
+            watch.interrupt(Interruption.SOFT_TIME_LIMIT)
+            runner.run(order, watch)
+            raise
+        return self._conclude(ending, watch, task_run)
+
+    def make_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Order:
+        """Call the body, and put its statement together with the arguments and the options.
+
+        Raises:
+            TaskDefinitionError: the body returned something that is no statement.
+            TypeError: the arguments do not fit the body's parameters.
+        """
+        query, params = to_query(self.name, self.body(*args, **kwargs), self._arguments(args, kwargs))
+        configured = settings_of(self.app)
+        options = TaskOptions.of(type(self))
+        return Order(
+            attempt=self._attempt(),
+            task_name=self.name,
+            nodename=self.request.hostname or socket.gethostname(),
+            query=query,
+            params=params,
+            returns=options.returns,
+            atomic=options.atomic,
+            role=options.role,
+            settings=options.normalised_settings(),
+            max_result_bytes=configured.max_result_bytes,
+            notify=configured.notify,
+        )
+
+    def _attempt(self) -> Attempt:
+        if self.request.called_directly or not self.request.id:
+            return Attempt(f"direct-{uuid.uuid4()}")
+        return Attempt(self.request.id, self.request.retries or 0)
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Give each argument its parameter's name, defaults included."""
+        bound = (self, *args) if not isinstance(type(self).__dict__.get("body"), staticmethod) else args
+        arguments = self.body_signature.bind(*bound, **kwargs)
+        arguments.apply_defaults()
+        named: dict[str, Any] = {}
+        for name, parameter in self.body_signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                named |= arguments.arguments[name]
+            else:
+                named[name] = arguments.arguments[name]
+        return named
+
+    def _conclude(self, ending: Ending, watch: Watch, task_run: TaskRun | None) -> Any:
+        match ending:
+            case Returned(value):
+                return value
+            case Raised(report):
+                raise _exception(report, self.name)
+            case Lost(reason):
+                error = WorkerLostError(f"{self.name}[{watch.attempt}]: {reason}")
+                raise StatementLost(error) if task_run else error
+            case Detached():
+                raise Reject("left running for the next Celery worker", requeue=True)
+            case Cancelled():
+                raise self._cancelled(watch.interruption)
+
+    def _cancelled(self, interruption: Interruption | None) -> Exception:
+        match interruption:
+            case Interruption.SOFT_TIME_LIMIT:
+                return SoftTimeLimitExceeded(f"{self.name}: its statement was cancelled")
+            case Interruption.HARD_TIME_LIMIT:
+                return Ignore()
+            case Interruption.SHUTDOWN:
+                return Reject("cancelled by the shutdown of the Celery worker", requeue=True)
+            case _:
+                return StatementRevoked()
+
+
+def _default(cls: type[SQLTask], **values: Any) -> None:
+    """Set what the class does not say itself."""
+    for name, value in values.items():
+        if name not in cls.__dict__:
+            setattr(cls, name, value)
+
+
+def _exception(report: ErrorReport, task_name: str) -> Exception:
+    if report.sqlstate == "54000" and report.fields.get("table_name") == "celery_pgbg.outcome":
+        return ResultTooLarge(f"{task_name}: {report.message}. {report.fields.get('message_hint', '')}")
+    return to_exception(report)
+
+
+def sql_task(*args: Any, **options: Any) -> Any:
+    """Make a function into a SQL task of whatever app is current: ``shared_task`` with our base.
+
+    Usable as ``@sql_task`` and as ``@sql_task(returns="value", ...)``; takes the options of
+    ``SQLTask`` and every option of Celery's tasks.
+    """
+    options.setdefault("base", SQLTask)
+    if not issubclass(options["base"], SQLTask):
+        raise TaskDefinitionError(f"sql_task: base must be a subclass of SQLTask, got {options['base'].__name__}")
+    return shared_task(*args, **options)
+
+

@@ -1,0 +1,157 @@
+"""One task in our pool, from its delivery to its callback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.concurrency.base import apply_target
+from celery.exceptions import Ignore, WorkerLostError
+
+from celery_pgbg.handles import Attempt
+from celery_pgbg.orders import Interruption, Watch
+
+logger = logging.getLogger(__name__)
+
+_current = threading.local()
+
+
+class StatementRevoked(Ignore):
+    """Ends the tracer of a revoked task without a state; the request then announces the revocation."""
+
+
+class StatementLost(Ignore):
+    """Ends the tracer of a task whose background worker died; the request then handles the loss.
+
+    Raised inside the tracer, ``WorkerLostError`` itself would be stored as a failure before Celery
+    looks whether the message goes back to its queue.
+    """
+
+    def __init__(self, error: WorkerLostError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class TaskRun:
+    """What ``apply_async`` returns: Celery's request keeps a weak reference to it.
+
+    Args:
+        task_id: Celery's task id.
+        is_sql: whether a background worker will run it, so that acceptance waits for its PID.
+        target, args, kwargs: the tracer and its arguments.
+        callbacks: ``callback``, ``error_callback``, ``accept_callback``, ``timeout_callback`` of the request.
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        is_sql: bool,
+        target: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        callbacks: dict[str, Callable[..., Any] | None],
+    ) -> None:
+        self.task_id = task_id
+        self.is_sql = is_sql
+        self._call = (target, args or (), kwargs or {})
+        self._callbacks = callbacks
+        self._watch: Watch | None = None
+        self._interruption: Interruption | None = None
+        self._accepted = False
+        self._lock = threading.Lock()
+
+    # --- in the thread of the task ---------------------------------------------------------------
+
+    def execute(self) -> None:
+        """Run the tracer, and call back. Never raises."""
+        _current.run = self
+        try:
+            if not self.is_sql:
+                self.accept(os.getpid())
+            self._trace()
+        except Exception:
+            logger.exception("task %s: the request could not be told of its end", self.task_id)
+        finally:
+            _current.run = None
+
+    def _trace(self) -> None:
+        target, args, kwargs = self._call
+        outcome: list[Any] = []
+        try:
+            apply_target(target, args, kwargs, callback=outcome.append)
+        except Exception:
+            # The tracer itself failed: a rejected message, or a bug.
+            self.accept(os.getpid())
+            self._call_back("error_callback", ExceptionInfo())
+        else:
+            # Early acks hang on acceptance, also for a task that failed before its launch.
+            self.accept(os.getpid())
+            self._call_back("callback", *outcome)
+
+    def accept(self, pid: int) -> None:
+        """Tell the request that the task runs, once, and in which process."""
+        with self._lock:
+            if self._accepted:
+                return
+            self._accepted = True
+        self._call_back("accept_callback", pid, time.monotonic())
+
+    def make_watch(self, attempt: Attempt) -> Watch:
+        """Make the watch of the task's statement; an interruption that came earlier is passed on."""
+        watch = Watch(attempt, on_accepted=self.accept)
+        with self._lock:
+            self._watch = watch
+            if self._interruption is not None:
+                watch.interrupt(self._interruption)
+        return watch
+
+    # --- in other threads ------------------------------------------------------------------------
+
+    def interrupt(self, interruption: Interruption) -> bool:
+        """Stop the task's statement, or leave it for ``DETACH``. The task's thread does the work.
+
+        Returns:
+            False if it has ended, or is being interrupted already.
+        """
+        with self._lock:
+            if self._watch is not None:
+                return self._watch.interrupt(interruption)
+            if self._interruption is None:
+                self._interruption = interruption
+                return True
+            return False
+
+    def time_out(self, soft: bool, seconds: float) -> None:
+        """A time limit was reached."""
+        if self.interrupt(Interruption.SOFT_TIME_LIMIT if soft else Interruption.HARD_TIME_LIMIT):
+            self.accept(os.getpid())
+            self._call_back("timeout_callback", soft, seconds)
+
+    def terminate(self, signum: int) -> None:
+        """Called by Celery's request after ``terminate_job``, which has done all there is to do."""
+
+    @property
+    def pid(self) -> int | None:
+        """PID of the background worker, once known."""
+        return self._watch.pid if self._watch else None
+
+    @property
+    def watch(self) -> Watch | None:
+        """The watch of the statement, once there is one."""
+        return self._watch
+
+    def _call_back(self, name: str, *args: Any) -> None:
+        callback = self._callbacks.get(name)
+        if callback is not None:
+            callback(*args)
+
+
+def current_run(task_id: str | None) -> TaskRun | None:
+    """Find the run of the calling thread, if our pool runs this very task in it."""
+    run: TaskRun | None = getattr(_current, "run", None)
+    return run if run is not None and run.task_id == task_id else None
