@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.concurrency.base import BasePool
@@ -29,6 +30,7 @@ class TaskPool(BasePool):
     ``limit`` (``-c``) tasks run at once; a thread ends when nothing is left for it.
     """
 
+    limit: int
     body_can_be_buffer = True
     signal_safe = False
 
@@ -56,7 +58,7 @@ class TaskPool(BasePool):
 
     def _nodename(self) -> str:
         """Celery hands the node's name to process initialisers only."""
-        initargs = self.options.get("initargs") or ()
+        initargs: tuple[Any, ...] = self.options.get("initargs") or ()
         return str(initargs[1]) if len(initargs) > 1 else socket.gethostname()
 
     def _check_database(self, alias: str | None) -> None:
@@ -132,7 +134,7 @@ class TaskPool(BasePool):
         reference = weakref.ref(run)
         for is_soft, seconds in ((True, soft), (False, hard)):
             if seconds:
-                self._deadlines.add(seconds, lambda s=is_soft, t=seconds: _time_out(reference, s, t))
+                self._deadlines.add(seconds, partial(_time_out, reference, is_soft, seconds))
 
     def _start_threads(self) -> None:
         while self._threads < self.limit and self._waiting:
@@ -208,7 +210,7 @@ class TaskPool(BasePool):
             self.limit = max(1, self.limit - n)
 
     def _get_info(self) -> dict[str, Any]:
-        info = super()._get_info()
+        info: dict[str, Any] = super()._get_info()
         info.update({"threads": self._threads, "waiting": len(self._waiting)})
         info["databases"] = [runner.describe() for runner in runners()]
         return info

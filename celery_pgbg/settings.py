@@ -95,9 +95,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     for key in values:
         if key not in known:
             raise ConfigurationError(f"unknown setting {key!r}{did_you_mean(key, known)}")
-    given = {
-        key.removeprefix(PREFIX): _CHECKS[key.removeprefix(PREFIX)](key, value) for key, value in values.items()
-    }
+    given = {key.removeprefix(PREFIX): _CHECKS[key.removeprefix(PREFIX)](key, value) for key, value in values.items()}
     return Settings(**given)
 
 
@@ -150,9 +148,7 @@ def _boolean(key: str, value: Any) -> bool:
     return value
 
 
-def _number(
-    kind: type[int] | type[float], low: float, high: float = float("inf")
-) -> Callable[[str, Any], float]:
+def _number(kind: type[int] | type[float], low: float, high: float = float("inf")) -> Callable[[str, Any], float]:
     def check(key: str, value: Any) -> float:
         try:
             number = kind(value)

@@ -57,9 +57,9 @@ def _compile(task_name: str, statement: Any) -> tuple[str, dict[str, Any]]:
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
     from sqlalchemy.exc import CompileError
 
-    dialect: Any = PGDialect_psycopg()
+    make_dialect: Any = PGDialect_psycopg
     try:
-        compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        compiled = statement.compile(dialect=make_dialect(), compile_kwargs={"render_postcompile": True})
     except CompileError as exc:
         raise TaskDefinitionError(f"{task_name}: SQLAlchemy cannot compile the statement: {exc}") from exc
     return str(compiled), dict(compiled.construct_params() or {})

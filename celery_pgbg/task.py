@@ -21,6 +21,7 @@ from celery_pgbg.runners import runner_of, settings_of
 from celery_pgbg.statements import to_query
 from celery_pgbg.taskrun import StatementLost, StatementRevoked, TaskRun, current_run
 
+
 class SQLTask(Task):
     """A task whose body returns the statement; a background worker in the server runs it.
 
@@ -140,15 +141,18 @@ class SQLTask(Task):
                 raise self._cancelled(watch.interruption)
 
     def _cancelled(self, interruption: Interruption | None) -> Exception:
+        error: Exception
         match interruption:
             case Interruption.SOFT_TIME_LIMIT:
-                return SoftTimeLimitExceeded(f"{self.name}: its statement was cancelled")
+                error = SoftTimeLimitExceeded(f"{self.name}: its statement was cancelled")
             case Interruption.HARD_TIME_LIMIT:
-                return Ignore()
+                # The request has stored the failure already, by its timeout callback.
+                error = Ignore()
             case Interruption.SHUTDOWN:
-                return Reject("cancelled by the shutdown of the Celery worker", requeue=True)
+                error = Reject("cancelled by the shutdown of the Celery worker", requeue=True)
             case _:
-                return StatementRevoked()
+                error = StatementRevoked()
+        return error
 
 
 def _default(cls: type[SQLTask], **values: Any) -> None:
@@ -174,5 +178,3 @@ def sql_task(*args: Any, **options: Any) -> Any:
     if not issubclass(options["base"], SQLTask):
         raise TaskDefinitionError(f"sql_task: base must be a subclass of SQLTask, got {options['base'].__name__}")
     return shared_task(*args, **options)
-
-

@@ -84,7 +84,7 @@ class TaskRun:
         outcome: list[Any] = []
         try:
             apply_target(target, args, kwargs, callback=outcome.append)
-        except Exception:
+        except Exception:  # noqa: BLE001 - handed on
             # The tracer itself failed: a rejected message, or a bug.
             self.accept(os.getpid())
             self._call_back("error_callback", ExceptionInfo())

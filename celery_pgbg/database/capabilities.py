@@ -92,7 +92,7 @@ def detect(session: Session) -> Capabilities:
             "run `celery -A yourproject pgbg install` as a superuser"
         )
     missing = [name for name in _REQUIRED if found.name(name) is None]
-    if missing or _FIRST_V2 not in found.functions and "pg_background_outcome" not in found.functions:
+    if missing or not {_FIRST_V2, "pg_background_outcome"} & set(found.functions):
         raise ExtensionMissing(
             f"pg_background {found.version} in database {database!r} is too old: 1.6 or later is needed"
         )

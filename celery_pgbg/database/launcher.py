@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, LiteralString
+from typing import Any, Literal
 
 import psycopg
 from psycopg import errors, sql
@@ -284,8 +284,7 @@ class Launcher:
     def _about(self, statement: str, function: str, handle: Handle) -> bool:
         """Call one function about one handle; False where the handle is not ours (any more)."""
         with self._exclusive() as session:
-            name: LiteralString = function  # type: ignore[assignment]
-            query = queries.query(statement).format(**{f"{name}_function": self.capabilities.identifier(name)})
+            query = queries.query(statement).format(**{f"{function}_function": self.capabilities.identifier(function)})
             try:
                 session.execute(query, {"pid": handle.pid, "cookie": handle.cookie})
             except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState) as exc:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import TYPE_CHECKING, cast
 
 from psycopg import sql
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
 
 _ROOT = files("celery_pgbg.database")
 
@@ -19,7 +22,7 @@ def text(name: str, folder: str = "sql") -> LiteralString:
         name: the file's name without ``.sql``.
         folder: ``sql``, ``functions`` or ``migrations``.
     """
-    return cast(LiteralString, (_ROOT / folder / f"{name}.sql").read_text(encoding="utf-8"))
+    return (_ROOT / folder / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def names(folder: str) -> list[str]:

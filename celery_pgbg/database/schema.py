@@ -45,7 +45,7 @@ def install_script(grant_to: list[str], up_to: int | None = None) -> str:
 
 def _migration(version: int, name: str) -> str:
     body = queries.text(name, "migrations").rstrip()
-    quoted = sql.SQL(f"$sql$\n{body}\n$sql$")  # type: ignore[arg-type]
+    quoted = sql.SQL(f"$sql$\n{body}\n$sql$")
     return (
         queries.query("install_migration")
         .format(version=sql.Literal(version), name=sql.Literal(name), body=quoted)

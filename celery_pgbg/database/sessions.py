@@ -26,15 +26,12 @@ def connect(dsn: str, *, application_name: str, connect_timeout: float, **option
         ServerRefused: it would refuse again: wrong password, no such database or role.
         SessionLost: it may succeed later: the server is down, starting, or full.
     """
-    defaults = {**_KEEPALIVES, "connect_timeout": max(1, round(connect_timeout))}
     given = psycopg.conninfo.conninfo_to_dict(dsn)
+    defaults = {**_KEEPALIVES, "connect_timeout": max(1, round(connect_timeout))}
+    defaults = {key: value for key, value in defaults.items() if key not in given}
+    parameters: dict[str, Any] = {**defaults, **options, "application_name": application_name}
     try:
-        return psycopg.connect(
-            dsn,
-            autocommit=True,
-            **{key: value for key, value in defaults.items() if key not in given},
-            **{"application_name": application_name, **options},
-        )
+        return psycopg.connect(dsn, autocommit=True, **parameters)
     except psycopg.OperationalError as exc:
         message = str(exc).strip()
         where = f"{given.get('host', 'the local server')}:{given.get('port', 5432)}"

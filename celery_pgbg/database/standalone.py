@@ -302,5 +302,3 @@ def _interrupted(watch: Watch) -> Ending:
 def _first_word(query: Any) -> str:
     words = str(query).split() if isinstance(query, str) else []
     return words[0].upper() if words else ""
-
-
