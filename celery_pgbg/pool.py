@@ -138,10 +138,11 @@ class TaskPool(BasePool):
 
     def _start_threads(self) -> None:
         while self._threads < self.limit and self._waiting:
-            self._threads += 1
-            thread = threading.Thread(target=self._serve, args=(self._waiting.popleft(),), name="pgbg-task")
-            thread.daemon = True
-            thread.start()
+            self._start_thread(self._waiting.popleft())
+
+    def _start_thread(self, run: TaskRun) -> None:
+        self._threads += 1
+        threading.Thread(target=self._serve, args=(run,), name="pgbg-task", daemon=True).start()
 
     def _serve(self, run: TaskRun | None) -> None:
         while run is not None:
@@ -170,7 +171,16 @@ class TaskPool(BasePool):
     def interrupt(self, task_id: str, interruption: Interruption) -> bool:
         """Interrupt the SQL task of this id. False if there is none, or it has ended."""
         runs = [run for run in self._runs.get(task_id, ()) if run.is_sql]
-        return any([run.interrupt(interruption) for run in runs])
+        return any([self._interrupt(run, interruption) for run in runs])
+
+    def _interrupt(self, run: TaskRun, interruption: Interruption) -> bool:
+        """Interrupt one run. One that waits for a thread gets one, so that it ends now."""
+        interrupted = run.interrupt(interruption)
+        with self._idle:
+            if run in self._waiting:
+                self._waiting.remove(run)
+                self._start_thread(run)
+        return interrupted
 
     def leave(self, task_id: str) -> None:
         """Celery gives this task up, for a shutdown or a lost connection, which is no revoke."""
@@ -180,7 +190,7 @@ class TaskPool(BasePool):
     def _leave(self, run: TaskRun) -> None:
         how = settings_of(self.app).on_shutdown
         if run.is_sql and how != "wait":
-            run.interrupt(Interruption.DETACH if how == "detach" else Interruption.SHUTDOWN)
+            self._interrupt(run, Interruption.DETACH if how == "detach" else Interruption.SHUTDOWN)
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Cancel the statement of the background worker with this PID.

@@ -13,7 +13,7 @@ from celery.worker.state import task_ready
 
 from celery_pgbg.orders import Interruption
 from celery_pgbg.pool import TaskPool
-from celery_pgbg.taskrun import StatementLost, StatementRevoked
+from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked
 
 logger = get_logger(__name__)
 
@@ -52,7 +52,7 @@ class SQLRequest(Request):
         task_ready(self)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Handle the two ends that only we know; the rest is Celery's."""
+        """Handle the three ends that only we know; the rest is Celery's."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
@@ -60,6 +60,8 @@ class SQLRequest(Request):
             if not self._already_revoked:
                 self._announce_revoked("terminated", True, self._revoke_signal, False)
             return None
+        if isinstance(error, StatementLeft):
+            return self.reject(requeue=True)
         if isinstance(error, StatementLost):
             if state.should_terminate:
                 return self.reject(requeue=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from celery import Task, shared_task
-from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, SoftTimeLimitExceeded, WorkerLostError
 
 from celery_pgbg.database.values import to_exception
 from celery_pgbg.errors import ResultTooLarge, TaskDefinitionError
@@ -19,7 +19,7 @@ from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned, Returns
 from celery_pgbg.runners import runner_of, settings_of
 from celery_pgbg.statements import to_query
-from celery_pgbg.taskrun import StatementLost, StatementRevoked, TaskRun, current_run
+from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked, TaskRun, current_run
 
 
 class SQLTask(Task):
@@ -75,14 +75,7 @@ class SQLTask(Task):
         task_run = current_run(self.request.id)
         watch = task_run.make_watch(order.attempt) if task_run else Watch(order.attempt)
         runner = runner_of(self.app, self.database)
-        try:
-            ending = runner.run(order, watch)
-        except SoftTimeLimitExceeded:
-            # Raised in this thread by another pool's signal: do not leave the statement behind.
-            watch.interrupt(Interruption.SOFT_TIME_LIMIT)
-            runner.run(order, watch)
-            raise
-        return self._conclude(ending, watch, task_run)
+        return self._conclude(runner.run(order, watch), watch, task_run)
 
     def make_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Order:
         """Call the body, and put its statement together with the arguments and the options.
@@ -136,20 +129,24 @@ class SQLTask(Task):
                 error = WorkerLostError(f"{self.name}[{watch.attempt}]: {reason}")
                 raise StatementLost(error) if task_run else error
             case Detached():
-                raise Reject("left running for the next Celery worker", requeue=True)
+                raise StatementLeft("left running for the next Celery worker")
             case Cancelled():
-                raise self._cancelled(watch.interruption)
+                raise self._cancelled(watch.interruption, task_run)
 
-    def _cancelled(self, interruption: Interruption | None) -> Exception:
+    def _cancelled(self, interruption: Interruption | None, task_run: TaskRun | None) -> Exception:
         error: Exception
         match interruption:
             case Interruption.SOFT_TIME_LIMIT:
+                if task_run:
+                    task_run.tell_timeout(soft=True)
                 error = SoftTimeLimitExceeded(f"{self.name}: its statement was cancelled")
             case Interruption.HARD_TIME_LIMIT:
-                # The request has stored the failure already, by its timeout callback.
+                # The request stores the failure itself.
+                if task_run:
+                    task_run.tell_timeout(soft=False)
                 error = Ignore()
             case Interruption.SHUTDOWN:
-                error = Reject("cancelled by the shutdown of the Celery worker", requeue=True)
+                error = StatementLeft("cancelled by the shutdown of the Celery worker")
             case _:
                 error = StatementRevoked()
         return error

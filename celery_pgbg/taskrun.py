@@ -25,6 +25,13 @@ class StatementRevoked(Ignore):
     """Ends the tracer of a revoked task without a state; the request then announces the revocation."""
 
 
+class StatementLeft(Ignore):
+    """Ends the tracer of a task that this Celery worker gives up; the request puts the message back.
+
+    Not ``Reject``, which ``autoretry_for=(Exception,)`` would take for a failure.
+    """
+
+
 class StatementLost(Ignore):
     """Ends the tracer of a task whose background worker died; the request then handles the loss.
 
@@ -62,6 +69,7 @@ class TaskRun:
         self._callbacks = callbacks
         self._watch: Watch | None = None
         self._interruption: Interruption | None = None
+        self._limit_seconds = 0.0
         self._accepted = False
         self._lock = threading.Lock()
 
@@ -110,6 +118,11 @@ class TaskRun:
                 watch.interrupt(self._interruption)
         return watch
 
+    def tell_timeout(self, soft: bool) -> None:
+        """Tell the request that a time limit ended the statement."""
+        self.accept(os.getpid())
+        self._call_back("timeout_callback", soft, self._limit_seconds)
+
     # --- in other threads ------------------------------------------------------------------------
 
     def interrupt(self, interruption: Interruption) -> bool:
@@ -127,10 +140,9 @@ class TaskRun:
             return False
 
     def time_out(self, soft: bool, seconds: float) -> None:
-        """A time limit was reached."""
+        """A time limit was reached: cancel, and let ``tell_timeout`` follow once that has worked."""
         if self.interrupt(Interruption.SOFT_TIME_LIMIT if soft else Interruption.HARD_TIME_LIMIT):
-            self.accept(os.getpid())
-            self._call_back("timeout_callback", soft, seconds)
+            self._limit_seconds = seconds
 
     def terminate(self, signum: int) -> None:
         """Called by Celery's request after ``terminate_job``, which has done all there is to do."""

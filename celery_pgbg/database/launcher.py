@@ -89,45 +89,41 @@ class Launcher:
         with self._exclusive() as session:
             self._detach_done(session, at_least=_DETACH_BATCH)
             preamble, statement = split(bind(session, order.query, order.params))
-            capabilities = self.capabilities
             try:
-                with session.cursor(row_factory=class_row(_LaunchRow)) as cursor:
-                    cursor.execute(
-                        queries.query("launch"),
-                        {
-                            "extension_schema": capabilities.schema,
-                            "launch_function": capabilities.name("launch"),
-                            "task_id": order.attempt.task_id,
-                            "attempt": order.attempt.number,
-                            "task_name": order.task_name,
-                            "application_name": order.application_name,
-                            "nodename": order.nodename,
-                            "preamble": preamble,
-                            "statement": statement,
-                            "returns": order.returns,
-                            "role": order.role,
-                            "settings": json.dumps(dict(order.settings)),
-                            "max_result_bytes": order.max_result_bytes,
-                            "notify": order.notify,
-                        },
-                    )
-                    row = cursor.fetchone()
-            except (errors.InsufficientResources, errors.ConfigurationLimitExceeded):
-                self._detach_done(session)
-                return Launch("full")
+                return self._launch(session, order, preamble, statement)
             except (errors.UndefinedFunction, errors.InvalidSchemaName):
-                self._forget_capabilities(session)
-                raise
+                # Extension or schema were dropped under us, and perhaps made again elsewhere.
+                check_installed(session)
+                self._capabilities = detect(session)
+                return self._launch(session, order, preamble, statement)
+
+    def _launch(self, session: Session, order: Order, preamble: str | None, statement: str) -> Launch:
+        parameters = {
+            "extension_schema": self.capabilities.schema,
+            "launch_function": self.capabilities.name("launch"),
+            "task_id": order.attempt.task_id,
+            "attempt": order.attempt.number,
+            "task_name": order.task_name,
+            "application_name": order.application_name,
+            "nodename": order.nodename,
+            "preamble": preamble,
+            "statement": statement,
+            "returns": order.returns,
+            "role": order.role,
+            "settings": json.dumps(dict(order.settings)),
+            "max_result_bytes": order.max_result_bytes,
+            "notify": order.notify,
+        }
+        try:
+            with session.cursor(row_factory=class_row(_LaunchRow)) as cursor:
+                row = cursor.execute(queries.query("launch"), parameters).fetchone()
+        except (errors.InsufficientResources, errors.ConfigurationLimitExceeded):
+            self._detach_done(session)
+            return Launch("full")
         assert row is not None
         if row.pid is None or row.cookie is None:
             return Launch(row.state)
         return Launch(row.state, Handle(row.pid, row.cookie))
-
-    def _forget_capabilities(self, session: Session) -> None:
-        """Look again: the extension or the schema was dropped or replaced under us."""
-        self._capabilities = None
-        check_installed(session)
-        self._capabilities = detect(session)
 
     # --- handles -----------------------------------------------------------------------------
 

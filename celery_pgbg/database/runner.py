@@ -158,6 +158,11 @@ class Runner:
                     entry.watch.start_over()
                     continue
                 return ending
+        except Exception:
+            # Raised into this thread, as a prefork worker's soft time limit is: leave nothing behind.
+            if entry.handle is not None and watch.ending is None:
+                self._signal(entry)
+            raise
         finally:
             self.watches.remove(entry)
             if entry.owner is not None and entry.handle is not None:

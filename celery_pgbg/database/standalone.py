@@ -216,6 +216,10 @@ def _launch_and_watch(launcher: StandaloneLauncher, order: Order, watch: Watch, 
         logger.warning("%s: %s; looking for its background worker", watch.attempt, exc)
         watch.accept(handle.pid)
         return _follow(launcher, order, watch)
+    except Exception:
+        # Raised into this thread, as a prefork worker's soft time limit is: leave nothing behind.
+        launcher.terminate_live_worker()
+        raise
 
 
 def _launch(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
