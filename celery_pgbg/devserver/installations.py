@@ -1,0 +1,75 @@
+"""Finding PostgreSQL's programs, with pg_background beside them."""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_CONTROL = "extension/pg_background.control"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where PostgreSQL's programs are.
+
+    Attributes:
+        programs: the folder of ``initdb`` and ``pg_ctl``, as seen inside ``root``.
+        root: the private root they run in, or None for this system's own.
+    """
+
+    programs: str
+    root: Path | None = None
+
+    def path_inside(self, path: Path) -> str:
+        """Name a path as the programs see it."""
+        return str(path) if self.root is None else "/" + str(path.relative_to(self.root))
+
+    def run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program of PostgreSQL, as a user that may: it refuses to be root.
+
+        Raises:
+            subprocess.CalledProcessError: it failed, if ``check``.
+        """
+        command = [f"{self.programs}/{program}", *arguments]
+        if self.root is not None:
+            command = ["chroot", "--userspec=postgres:postgres", str(self.root), *command]
+        elif os.geteuid() == 0:
+            command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
+        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+        # Output goes to a pipe that the server must not inherit, or reading it would never end.
+        return subprocess.run(command, check=check, capture_output=True, text=True, env=environment, cwd="/")
+
+
+def installed() -> Installation | None:
+    """Look for an installed PostgreSQL that has the extension; the newest wins."""
+    candidates = [Path(path) for path in glob.glob("/usr/lib/postgresql/*/bin") + glob.glob("/usr/pgsql-*/bin")]
+    candidates += [Path(path) for path in os.environ.get("PATH", "").split(os.pathsep) if path]
+    found = [folder for folder in candidates if (folder / "initdb").exists() and _has_extension(folder)]
+    return Installation(str(max(found, key=_version))) if found else None
+
+
+def in_root(root: Path) -> Installation | None:
+    """Look inside a private root."""
+    found = sorted(root.glob("usr/lib/postgresql/*/bin/initdb"))
+    if not found or not list(root.glob(f"usr/share/postgresql/*/{_CONTROL}")):
+        return None
+    return Installation("/" + str(found[-1].parent.relative_to(root)), root)
+
+
+def _has_extension(programs: Path) -> bool:
+    try:
+        share = subprocess.run(
+            [str(programs / "pg_config"), "--sharedir"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        # Debian has pg_config in a package of its own; the folders' names agree.
+        share = str(programs.parent).replace("/usr/lib/", "/usr/share/")
+    return (Path(share) / _CONTROL).exists()
+
+
+def _version(programs: Path) -> int:
+    digits = "".join(c for c in programs.parent.name if c.isdigit())
+    return int(digits or 0)
