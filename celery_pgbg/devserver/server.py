@@ -160,7 +160,8 @@ class DevServer:
                 return
             tail = log.read_text(errors="replace")[-2000:]
             # Processes of a crashed predecessor hold its shared memory for a moment.
-            if time.monotonic() > deadline or "still in use" not in tail + done.stdout + done.stderr:
+            dying = any(sign in tail + done.stderr for sign in ("still in use", "already exists"))
+            if time.monotonic() > deadline or not dying:
                 raise DevServerError(f"PostgreSQL does not start: {done.stderr.strip()}\n{tail}")
             time.sleep(0.2)
 
@@ -248,6 +249,8 @@ class DevServer:
         pid = self._postmaster(data) if data else None
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
+            while data is not None and self._postmaster(data) is not None:
+                time.sleep(0.01)
 
     def _stop(self, installation: Installation, data: Path, mode: str) -> None:
         self._run(installation, "pg_ctl", "stop", "--wait", "--mode", mode, "--pgdata", installation.path_inside(data))
