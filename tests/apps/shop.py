@@ -1,0 +1,164 @@
+"""The app that the tests' Celery workers run: SQL tasks of every kind, and some Python tasks."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from typing import Any
+
+import psycopg
+from celery import Celery
+from psycopg import sql
+
+from celery_pgbg import SQLTask
+
+
+def make_app(broker: str, backend: str, queue: str, **settings: Any) -> Celery:
+    """Make the app; a test and its Celery workers make it with the same arguments."""
+    app = Celery("shop", broker=broker, backend=backend, set_as_current=False)
+    app.conf.update(
+        worker_pool="celery_pgbg.pool:TaskPool",
+        task_default_queue=queue,
+        broker_connection_retry_on_startup=True,
+        worker_prefetch_multiplier=1,
+    )
+    if broker.startswith("amqp"):
+        app.conf.update(task_queues=None, task_create_missing_queues=True, broker_transport_options={})
+    app.conf.update(settings)
+    define_tasks(app)
+    return app
+
+
+def define_tasks(app: Celery) -> None:
+    """Register the tasks, named ``shop.*``."""
+
+    def sql_task(function: Any = None, **options: Any) -> Any:
+        def register(body: Any) -> Any:
+            return app.task(base=SQLTask, name=f"shop.{body.__name__}", **options)(body)
+
+        return register(function) if function else register
+
+    @sql_task
+    def add(a: int, b: int = 2) -> str:
+        return "SELECT %(a)s::int + %(b)s::int AS total"
+
+    @sql_task(returns="value")
+    def worker_pid() -> str:
+        return "SELECT pg_backend_pid()"
+
+    @sql_task(returns="value")
+    def seen_name() -> str:
+        return "SELECT current_setting('application_name')"
+
+    @sql_task(returns="count")
+    def insert(table: str, value: str, seconds: float = 0) -> Any:
+        query = sql.SQL("INSERT INTO {} VALUES (%(value)s); SELECT pg_sleep(%(seconds)s)")
+        return query.format(sql.Identifier(table))
+
+    @sql_task(returns="value")
+    def sleep(seconds: float) -> str:
+        return "SELECT pg_sleep(%(seconds)s)::text"
+
+    @sql_task
+    def days(start: datetime.date, number: int) -> str:
+        return "SELECT %(start)s::date + i AS day, i::numeric / 4 AS quarter FROM generate_series(1, %(number)s) i"
+
+    @sql_task
+    def fail(message: str = "no") -> str:
+        return "DO $$ BEGIN RAISE EXCEPTION 'failed on purpose' USING HINT = 'as asked'; END $$"
+
+    @sql_task
+    def divide(a: int, b: int) -> str:
+        return "SELECT %(a)s / %(b)s AS quotient"
+
+    @sql_task(returns="count")
+    def insert_unique(table: str, value: str) -> Any:
+        return sql.SQL("INSERT INTO {} VALUES (%(value)s)").format(sql.Identifier(table))
+
+    @sql_task(autoretry_for=(psycopg.errors.DivisionByZero,), max_retries=2, default_retry_delay=0, retry_backoff=False)
+    def divide_with_retries(table: str) -> Any:
+        query = "SELECT nextval({}); SELECT 1 / (CASE currval({}) WHEN 3 THEN 1 ELSE 0 END) AS quotient"
+        return sql.SQL(query).format(sql.Literal(table), sql.Literal(table))
+
+    @sql_task
+    def pair(a: int) -> Any:
+        return "SELECT %s::int AS x, %s::text AS y", (a, "50%")
+
+    @sql_task
+    def percent() -> str:
+        return "SELECT 'a' LIKE '%%a%%' AS matches"
+
+    @sql_task(returns="count")
+    def several(table: str) -> Any:
+        name = sql.Identifier(table)
+        query = "INSERT INTO {n} VALUES ('one;'); INSERT INTO {n} VALUES ($$two;$$); UPDATE {n} SET v = v || '!'"
+        return sql.SQL(query).format(n=name)
+
+    @sql_task(bind=True, returns="value")
+    def bound(self: Any, suffix: str) -> Any:
+        return "SELECT %(prefix)s || %(suffix)s", {"prefix": self.request.id, "suffix": suffix}
+
+    @sql_task(atomic=False)
+    def vacuum(table: str) -> Any:
+        return sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table))
+
+    @sql_task(atomic=False)
+    def index_concurrently(table: str) -> Any:
+        return sql.SQL("CREATE INDEX CONCURRENTLY ON {} (v)").format(sql.Identifier(table))
+
+    @sql_task(atomic=False)
+    def call(procedure: str) -> Any:
+        return sql.SQL("CALL {}()").format(sql.Identifier(procedure))
+
+    @sql_task(atomic=False)
+    def standalone_sleep(seconds: float) -> str:
+        return "DO $$ BEGIN PERFORM pg_sleep(60); END $$"
+
+    @sql_task(returns="value", settings={"work_mem": "77MB"}, role="pgbg_test_reader")
+    def as_reader() -> str:
+        return "SELECT current_user || ' ' || current_setting('work_mem')"
+
+    @sql_task(settings={"statement_timeout": "300ms"})
+    def too_slow() -> str:
+        return "SELECT pg_sleep(60)"
+
+    @sql_task
+    def serializable(table: str) -> Any:
+        return sql.SQL("SELECT count(*) AS n FROM {}").format(sql.Identifier(table))
+
+    @sql_task(returns="value")
+    def large(size: int) -> str:
+        return "SELECT repeat('x', %(size)s)"
+
+    @sql_task
+    def missing_argument(a: int) -> str:
+        return "SELECT %(b)s"
+
+    @sql_task
+    def lone_percent() -> str:
+        return "SELECT 1 % 2"
+
+    @sql_task
+    def not_sql() -> Any:
+        return 42
+
+    @sql_task
+    def syntax_error() -> str:
+        return "SELEC 1"
+
+    @sql_task(database="nowhere")
+    def unknown_database() -> str:
+        return "SELECT 1"
+
+    @app.task(name="shop.total")
+    def total(results: list[Any]) -> int:
+        return sum(result[0]["total"] for result in results)
+
+    @app.task(name="shop.double")
+    def double(x: int) -> int:
+        return x * 2
+
+
+if "PGBG_TEST_APP" in os.environ:
+    app = make_app(**json.loads(os.environ["PGBG_TEST_APP"]))

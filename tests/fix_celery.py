@@ -1,0 +1,146 @@
+"""Celery apps and real Celery workers, which are really killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from tests.apps.shop import make_app
+from tests.waiting import eventually
+
+PROJECT = Path(__file__).parent.parent
+
+
+class CeleryWorker:
+    """One ``celery worker`` process of the test app."""
+
+    def __init__(self, name: str, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
+        self.nodename = f"{name}@test"
+        self.log = log
+        command = [sys.executable, "-m", "celery", "-A", "tests.apps.shop", "worker", "-n", self.nodename]
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, "-l", "INFO", *arguments],
+                env={**os.environ, **environment},
+                cwd=PROJECT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        """What it has logged."""
+        return self.log.read_text(errors="replace")
+
+    def wait_ready(self) -> None:
+        """Wait until it consumes."""
+
+        def ready() -> bool:
+            assert self.process.poll() is None, self.text()
+            return f"{self.nodename} ready" in self.text()
+
+        eventually(f"{self.nodename} is ready", ready)
+
+    def send(self, signum: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(signum)
+
+    def kill(self) -> None:
+        """Kill it and its children, as a crash would."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Stop it with a warm shutdown; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.wait()
+
+    def wait(self, seconds: float = 60) -> int:
+        """Wait for its end; returns its exit code."""
+        return self.process.wait(seconds)
+
+
+class Shop:
+    """The test app, and the starting of Celery workers for it."""
+
+    def __init__(self, directory: Path, broker: str, backend: str, **settings: Any) -> None:
+        self.queue = f"pgbg-test-{uuid.uuid4().hex[:12]}"
+        self._arguments = {"broker": broker, "backend": backend, "queue": self.queue, **settings}
+        self.app: Celery = make_app(**self._arguments)
+        self._directory = directory
+        self.workers: list[CeleryWorker] = []
+
+    def start_worker(self, *arguments: str, **settings: Any) -> CeleryWorker:
+        """Start a Celery worker and wait until it is ready; settings differ from the client's if given."""
+        worker = self.launch_worker(*arguments, **settings)
+        worker.wait_ready()
+        return worker
+
+    def launch_worker(self, *arguments: str, **settings: Any) -> CeleryWorker:
+        """Start a Celery worker without waiting."""
+        name = f"w{len(self.workers)}-{self.queue[-6:]}"
+        environment = {"PGBG_TEST_APP": json.dumps({**self._arguments, **settings})}
+        if not any(argument.startswith("-c") for argument in arguments):
+            arguments = ("-c8", *arguments)
+        worker = CeleryWorker(name, self._directory / f"{name}.log", list(arguments), environment)
+        self.workers.append(worker)
+        return worker
+
+    def task(self, name: str) -> Any:
+        """One of the app's tasks, by the name after ``shop.``."""
+        return self.app.tasks[f"shop.{name}"]
+
+    def active(self, task_id: str) -> dict[str, Any] | None:
+        """What ``inspect active`` says of a task, None while it is not active."""
+        nodes = [worker.nodename for worker in self.workers if worker.process.poll() is None]
+        replies = self.app.control.inspect(destination=nodes, timeout=2).active() or {}
+        return next((entry for entries in replies.values() for entry in entries if entry["id"] == task_id), None)
+
+    def wait_active(self, result: Any) -> dict[str, Any]:
+        """Wait until a task is accepted, and return its ``inspect active`` entry."""
+        entry: dict[str, Any] = eventually(f"{result.id} is active", lambda: self.active(result.id))
+        return entry
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for worker in self.workers:
+            worker.kill()
+        self.app.close()
+
+
+@pytest.fixture
+def new_shop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Shop]]:
+    """Make apps; their Celery workers are gone at the end, and their logs shown if the test failed."""
+    made: list[Shop] = []
+
+    def make(broker: str, backend: str, **settings: Any) -> Shop:
+        shop = Shop(tmp_path, broker, backend, **settings)
+        made.append(shop)
+        return shop
+
+    yield make
+    for shop in made:
+        shop.close()
+        for worker in shop.workers:
+            print(f"--- {worker.nodename}\n{worker.text()[-6000:]}")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, redis_url: str, dsn: str) -> Iterator[Shop]:
+    """The app on Redis with one Celery worker of our pool, shared by a module's tests."""
+    made = Shop(tmp_path_factory.mktemp("shop"), f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
+    made.start_worker()
+    yield made
+    made.close()

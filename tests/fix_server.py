@@ -1,0 +1,107 @@
+"""Servers: PostgreSQL with pg_background, Redis, RabbitMQ. Missing ones skip at home and fail in CI."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from celery_pgbg.database import schema
+from celery_pgbg.devserver import DevServer, DevServerError
+from celery_pgbg.devserver.brokers import RedisServer, answers
+
+
+def missing(what: str) -> NoReturn:
+    """Skip, or in CI fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (and CI is set)")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def server_dsn() -> str:
+    """DSN of a superuser on a server with pg_background."""
+    try:
+        return os.environ.get("PGBG_DSN") or DevServer().start()
+    except DevServerError as exc:
+        missing(str(exc))
+
+
+def url_of(dsn: str, **changes: str) -> str:
+    """Write a DSN as a URL, with other user, password, host, port or dbname."""
+    parts = {**psycopg.conninfo.conninfo_to_dict(dsn), **changes}
+    password = f":{quote(str(parts['password']), safe='')}" if parts.get("password") else ""
+    address = f"{parts.get('host', '127.0.0.1')}:{parts.get('port', 5432)}"
+    return f"postgresql://{quote(str(parts.get('user', 'postgres')), safe='')}{password}@{address}/{parts['dbname']}"
+
+
+@pytest.fixture(scope="session")
+def new_database(server_dsn: str) -> Iterator[Callable[[], str]]:
+    """Make databases with the extension and without our schema; all are dropped at the end."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"pgbg_test_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(server_dsn, autocommit=True) as session:
+            session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        made.append(name)
+        dsn = url_of(server_dsn, dbname=name)
+        with psycopg.connect(dsn, autocommit=True) as session:
+            session.execute("CREATE EXTENSION pg_background")
+        return dsn
+
+    yield make
+    with psycopg.connect(server_dsn, autocommit=True) as session:
+        for name in made:
+            session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def dsn(new_database: Callable[[], str]) -> str:
+    """A database with our schema, shared by the whole run."""
+    made = new_database()
+    with psycopg.connect(made, autocommit=True) as session:
+        schema.install(session)
+    return made
+
+
+@pytest.fixture
+def database(dsn: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A session of the test's own in the shared database."""
+    with psycopg.connect(dsn, autocommit=True) as session:
+        yield session
+
+
+@pytest.fixture
+def table(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
+    """A table with one text column, which counts effects."""
+    name = f"effects_{uuid.uuid4().hex[:12]}"
+    database.execute(sql.SQL("CREATE TABLE {} (v text)").format(sql.Identifier(name)))
+    yield name
+    database.execute("SET lock_timeout = '20s'")
+    database.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis, without a database number."""
+    server = RedisServer("tests")
+    try:
+        yield server.find_or_start()
+    except DevServerError as exc:
+        missing(str(exc))
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> str:
+    """A RabbitMQ."""
+    if not answers(5672):
+        missing("no RabbitMQ answers on 127.0.0.1:5672")
+    return "amqp://guest:guest@127.0.0.1:5672//"
