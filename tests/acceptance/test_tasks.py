@@ -10,6 +10,7 @@ import pytest
 from celery import chain, chord, group
 from psycopg import errors, sql
 
+from tests.effects import effects, running
 from tests.fix_celery import Shop
 from tests.waiting import eventually
 
@@ -138,17 +139,6 @@ def test_a_time_limit_cancels_the_statement(
     assert type(caught.value).__name__ == error
     assert effects(database, table) == []
     assert running(database, result.id) == []
-
-
-def effects(database: Any, table: str) -> list[str]:
-    """What tasks have left in a table."""
-    return sorted(v for (v,) in database.execute(sql.SQL("SELECT v FROM {}").format(sql.Identifier(table))))
-
-
-def running(database: Any, task_id: str) -> list[int]:
-    """PIDs of the background workers that run a task."""
-    query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_background' AND application_name LIKE %s"
-    return [pid for (pid,) in database.execute(query, [f"%{task_id}%"])]
 
 
 # --- statements that stand alone ---------------------------------------------------------------------

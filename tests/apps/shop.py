@@ -35,7 +35,7 @@ def define_tasks(app: Celery) -> None:
 
     def sql_task(function: Any = None, **options: Any) -> Any:
         def register(body: Any) -> Any:
-            return app.task(base=SQLTask, name=f"shop.{body.__name__}", **options)(body)
+            return app.task(base=SQLTask, shared=False, name=f"shop.{body.__name__}", **options)(body)
 
         return register(function) if function else register
 
@@ -151,11 +151,11 @@ def define_tasks(app: Celery) -> None:
     def unknown_database() -> str:
         return "SELECT 1"
 
-    @app.task(name="shop.total")
+    @app.task(shared=False, name="shop.total")
     def total(results: list[Any]) -> int:
         return sum(result[0]["total"] for result in results)
 
-    @app.task(name="shop.double")
+    @app.task(shared=False, name="shop.double")
     def double(x: int) -> int:
         return x * 2
 

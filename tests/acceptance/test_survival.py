@@ -1,0 +1,109 @@
+"""Deploys and crashes of the Celery worker: the statement survives, and its effects happen once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.effects import effects, running
+from tests.fix_celery import Shop
+from tests.waiting import eventually
+
+WAIT = 60
+
+
+@pytest.fixture(params=["redis", "amqp"])
+def broker(request: pytest.FixtureRequest, redis_url: str) -> str:
+    """Each broker in turn."""
+    return f"{redis_url}/9" if request.param == "redis" else str(request.getfixturevalue("amqp_url"))
+
+
+@pytest.fixture
+def shop(new_shop: Callable[..., Shop], broker: str, redis_url: str, dsn: str) -> Shop:
+    """An app of the test's own, whose messages come back soon after a Redis consumer is lost."""
+    options = {"visibility_timeout": 4, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    options = options if broker.startswith("redis") else {}
+    return new_shop(broker, f"{redis_url}/10", pgbg_dsn=dsn, broker_transport_options=options)
+
+
+def test_a_warm_shutdown_waits_for_the_statement(shop: Shop, table: str, database: Any) -> None:
+    worker = shop.start_worker()
+    result = shop.task("insert").delay(table, "x", 2)
+    shop.wait_active(result)
+    assert worker.stop() == 0
+    assert result.state == "SUCCESS"
+    assert effects(database, table) == ["x"]
+    shop.start_worker()
+    assert shop.task("double").delay(1).get(timeout=WAIT) == 2
+    assert effects(database, table) == ["x"]
+
+
+def test_a_cold_shutdown_leaves_the_statement_running_and_the_next_worker_attaches(
+    shop: Shop, table: str, database: Any
+) -> None:
+    worker = shop.start_worker()
+    result = shop.task("insert").delay(table, "x", 6)
+    pid = shop.wait_active(result)["worker_pid"]
+    worker.send(signal.SIGQUIT)
+    worker.wait()
+    assert running(database, result.id) == [pid]
+    shop.start_worker()
+    assert result.get(timeout=WAIT) == 1
+    assert "attached" in shop.workers[-1].text() or effects(database, table) == ["x"]
+    assert effects(database, table) == ["x"]
+
+
+def test_a_killed_celery_worker_loses_nothing_and_repeats_nothing(shop: Shop, table: str, database: Any) -> None:
+    worker = shop.start_worker()
+    result = shop.task("insert").delay(table, "x", 3)
+    pid = shop.wait_active(result)["worker_pid"]
+    worker.kill()
+    assert running(database, result.id) == [pid]
+    # Redis gives the message back after the visibility timeout, which kombu looks at every ten seconds.
+    shop.start_worker()
+    assert result.get(timeout=WAIT) == 1
+    assert effects(database, table) == ["x"]
+
+
+def test_the_same_message_delivered_many_times_has_its_effects_once(shop: Shop, table: str, database: Any) -> None:
+    shop.start_worker()
+    shop.start_worker()
+    task_id = f"same-{table}"
+    results = [shop.task("insert").apply_async((table, "x", 1), task_id=task_id) for _ in range(12)]
+    assert {result.get(timeout=WAIT) for result in results} == {1}
+    eventually("all are acknowledged", lambda: shop.active(task_id) is None)
+    assert shop.task("add").delay(1).get(timeout=WAIT) == [{"total": 3}]
+    assert effects(database, table) == ["x"]
+
+
+def test_a_background_worker_ended_by_hand_is_redelivered_and_runs_again(
+    shop: Shop, table: str, database: Any
+) -> None:
+    shop.start_worker()
+    result = shop.task("insert").delay(table, "x", 3)
+    pid = shop.wait_active(result)["worker_pid"]
+    database.execute("SELECT pg_terminate_backend(%s)", [pid])
+    eventually("another worker runs it", lambda: running(database, result.id) not in ([], [pid]))
+    assert result.get(timeout=WAIT) == 1
+    assert effects(database, table) == ["x"]
+
+
+def test_our_own_sessions_may_be_ended_at_any_time(shop: Shop, table: str, database: Any) -> None:
+    worker = shop.start_worker()
+    results = [shop.task("insert").delay(table, str(i), 2) for i in range(4)]
+    for result in results:
+        shop.wait_active(result)
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s"
+    ended = database.execute(query, [f"pgbg %{worker.nodename}%"]).fetchall()
+    assert len(ended) >= 2
+    assert [result.get(timeout=WAIT) for result in results] == [1] * 4
+    assert effects(database, table) == ["0", "1", "2", "3"]
+    later = shop.task("insert").delay(table, "revoked", 60)
+    shop.wait_active(later)
+    database.execute(query, [f"pgbg %{worker.nodename}%"])
+    later.revoke(terminate=True)
+    eventually("REVOKED", lambda: later.state == "REVOKED")
+    assert running(database, later.id) == []

@@ -1,0 +1,18 @@
+"""What statements leave behind, and which of them run, seen from a session of the test's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import sql
+
+
+def effects(database: Any, table: str) -> list[str]:
+    """What tasks have left in a table."""
+    return sorted(v for (v,) in database.execute(sql.SQL("SELECT v FROM {}").format(sql.Identifier(table))))
+
+
+def running(database: Any, task_id: str) -> list[int]:
+    """PIDs of the background workers that run a task."""
+    query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_background' AND application_name LIKE %s"
+    return [pid for (pid,) in database.execute(query, [f"%{task_id}%"])]
