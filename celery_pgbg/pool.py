@@ -23,11 +23,17 @@ from celery_pgbg.taskrun import TaskRun
 
 logger = logging.getLogger(__name__)
 
+#: How long a thread without work lives on, in seconds.
+_IDLE_SECONDS = 60.0
+
+#: How long a cold shutdown waits for statements to be left or cancelled, in seconds.
+_LEAVE_SECONDS = 5.0
+
 
 class TaskPool(BasePool):
     """Runs SQL tasks in background workers of PostgreSQL, and all others in its threads.
 
-    ``limit`` (``-c``) tasks run at once; a thread ends when nothing is left for it.
+    ``limit`` (``-c``) tasks run at once; a thread ends when there was nothing for it for a minute.
     """
 
     limit: int
@@ -38,8 +44,11 @@ class TaskPool(BasePool):
         super().__init__(*args, **kwargs)
         self._waiting: deque[TaskRun] = deque()
         self._runs: dict[str, list[TaskRun]] = {}
-        self._threads = 0
-        self._idle = threading.Condition()
+        self._handed: deque[TaskRun] = deque()
+        self._busy = self._idle_threads = 0
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)
+        self._ended = threading.Condition(self._lock)
         self._deadlines = Deadlines()
         self._hub: Any = None
         self._wakers: tuple[socket.socket, socket.socket] | None = None
@@ -86,8 +95,8 @@ class TaskPool(BasePool):
 
     def on_stop(self) -> None:
         """Warm shutdown: wait for what runs, then end the sessions."""
-        with self._idle:
-            self._idle.wait_for(lambda: not self._threads)
+        with self._lock:
+            self._ended.wait_for(lambda: not self._busy)
         self._drain_hub()
         close_runners()
 
@@ -95,8 +104,8 @@ class TaskPool(BasePool):
         """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says."""
         for run in self._all_runs():
             self._leave(run)
-        with self._idle:
-            self._idle.wait_for(lambda: not any(run.is_sql for run in self._all_runs()), 5)
+        with self._lock:
+            self._ended.wait_for(lambda: not any(run.is_sql for run in self._all_runs()), _LEAVE_SECONDS)
         self._drain_hub()
         close_runners()
 
@@ -117,10 +126,10 @@ class TaskPool(BasePool):
         run = TaskRun(correlation_id or "", isinstance(task, SQLTask), target, args, kwargs, options)
         # The worker's own --time-limit and --soft-time-limit arrive as options of the pool.
         self._set_limits(run, soft_timeout or self.options.get("soft_timeout"), timeout or self.options.get("timeout"))
-        with self._idle:
+        with self._lock:
             self._runs.setdefault(run.task_id, []).append(run)
             self._waiting.append(run)
-            self._start_threads()
+            self._start_runs()
         return run
 
     def _set_limits(self, run: TaskRun, soft: float | None, hard: float | None) -> None:
@@ -136,32 +145,45 @@ class TaskPool(BasePool):
             if seconds:
                 self._deadlines.add(seconds, partial(_time_out, reference, is_soft, seconds))
 
-    def _start_threads(self) -> None:
-        while self._threads < self.limit and self._waiting:
-            self._start_thread(self._waiting.popleft())
+    def _start_runs(self) -> None:
+        """Start what may run now. The lock is held."""
+        while self._busy < self.limit and self._waiting:
+            self._start(self._waiting.popleft())
 
-    def _start_thread(self, run: TaskRun) -> None:
-        self._threads += 1
-        threading.Thread(target=self._serve, args=(run,), name="pgbg-task", daemon=True).start()
+    def _start(self, run: TaskRun) -> None:
+        """Give a run to an idle thread, or to a new one. The lock is held."""
+        self._busy += 1
+        if self._idle_threads > len(self._handed):
+            self._handed.append(run)
+            self._work.notify()
+        else:
+            threading.Thread(target=self._serve, args=(run,), name="pgbg-task", daemon=True).start()
 
-    def _serve(self, run: TaskRun | None) -> None:
+    def _serve(self, first: TaskRun) -> None:
+        """Execute runs until there was none for a while. Backends keep a connection in each thread."""
+        run: TaskRun | None = first
         while run is not None:
             run.execute()
             self._wake_hub()
-            run = self._next(run)
+            with self._lock:
+                self._forget(run)
+                self._start_runs()
+                run = self._next()
 
-    def _next(self, finished: TaskRun) -> TaskRun | None:
-        """Forget a run and take the next, or end this thread."""
-        with self._idle:
-            runs = self._runs[finished.task_id]
-            runs.remove(finished)
-            if not runs:
-                del self._runs[finished.task_id]
-            if self._waiting and self._threads <= self.limit:
-                return self._waiting.popleft()
-            self._threads -= 1
-            self._idle.notify_all()
-            return None
+    def _next(self) -> TaskRun | None:
+        """Wait for a run. The lock is held, and released while waiting."""
+        self._idle_threads += 1
+        self._work.wait_for(lambda: self._handed, _IDLE_SECONDS)
+        self._idle_threads -= 1
+        return self._handed.popleft() if self._handed else None
+
+    def _forget(self, run: TaskRun) -> None:
+        runs = self._runs[run.task_id]
+        runs.remove(run)
+        if not runs:
+            del self._runs[run.task_id]
+        self._busy -= 1
+        self._ended.notify_all()
 
     def _all_runs(self) -> list[TaskRun]:
         return [run for runs in list(self._runs.values()) for run in runs]
@@ -176,10 +198,10 @@ class TaskPool(BasePool):
     def _interrupt(self, run: TaskRun, interruption: Interruption) -> bool:
         """Interrupt one run. One that waits for a thread gets one, so that it ends now."""
         interrupted = run.interrupt(interruption)
-        with self._idle:
+        with self._lock:
             if run in self._waiting:
                 self._waiting.remove(run)
-                self._start_thread(run)
+                self._start(run)
         return interrupted
 
     def leave(self, task_id: str) -> None:
@@ -210,18 +232,18 @@ class TaskPool(BasePool):
 
     def grow(self, n: int = 1) -> None:
         """Run so many more at once."""
-        with self._idle:
+        with self._lock:
             self.limit += n
-            self._start_threads()
+            self._start_runs()
 
     def shrink(self, n: int = 1) -> None:
         """Run so many fewer at once, as soon as running ones have ended."""
-        with self._idle:
+        with self._lock:
             self.limit = max(1, self.limit - n)
 
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()
-        info.update({"threads": self._threads, "waiting": len(self._waiting)})
+        info.update({"running": self._busy, "idle-threads": self._idle_threads, "waiting": len(self._waiting)})
         info["databases"] = [runner.describe() for runner in runners()]
         return info
 

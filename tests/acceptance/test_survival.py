@@ -79,9 +79,7 @@ def test_the_same_message_delivered_many_times_has_its_effects_once(shop: Shop, 
     assert effects(database, table) == ["x"]
 
 
-def test_a_background_worker_ended_by_hand_is_redelivered_and_runs_again(
-    shop: Shop, table: str, database: Any
-) -> None:
+def test_a_background_worker_ended_by_hand_is_redelivered_and_runs_again(shop: Shop, table: str, database: Any) -> None:
     shop.start_worker()
     result = shop.task("insert").delay(table, "x", 3)
     pid = shop.wait_active(result)["worker_pid"]

@@ -129,7 +129,9 @@ def test_role_and_settings_hold_for_the_statement_only(shop: Shop, database: Any
     assert shop.task("add").delay(1).get(timeout=WAIT) == [{"total": 3}]
 
 
-@pytest.mark.parametrize(("soft", "hard", "error"), [(1, None, "SoftTimeLimitExceeded"), (None, 1, "TimeLimitExceeded")])
+@pytest.mark.parametrize(
+    ("soft", "hard", "error"), [(1, None, "SoftTimeLimitExceeded"), (None, 1, "TimeLimitExceeded")]
+)
 def test_a_time_limit_cancels_the_statement(
     shop: Shop, table: str, database: Any, soft: float | None, hard: float | None, error: str
 ) -> None:
@@ -150,7 +152,9 @@ def test_vacuum_runs(shop: Shop, table: str) -> None:
 
 def test_create_index_concurrently_runs(shop: Shop, table: str, database: Any) -> None:
     assert shop.task("index_concurrently").delay(table).get(timeout=WAIT) == "CREATE INDEX"
-    assert database.execute("SELECT indisvalid FROM pg_index WHERE indrelid = %s::regclass", [table]).fetchone() == (True,)
+    assert database.execute("SELECT indisvalid FROM pg_index WHERE indrelid = %s::regclass", [table]).fetchone() == (
+        True,
+    )
 
 
 def test_a_procedure_may_commit_on_its_way(shop: Shop, table: str, database: Any) -> None:
@@ -176,5 +180,3 @@ def test_a_standalone_statement_is_revoked(shop: Shop, database: Any) -> None:
     result.revoke(terminate=True)
     eventually("REVOKED", lambda: result.state == "REVOKED")
     assert running(database, result.id) == []
-
-

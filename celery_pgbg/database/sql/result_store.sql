@@ -1,0 +1,25 @@
+-- Store the state and value of a task and tell who waits for it, unless it has succeeded already:
+-- what comes late does not overwrite a success. One transaction, on any session.
+WITH stored AS (
+    INSERT INTO celery_pgbg.result AS result (
+        task_id, status, content_type, content_encoding, value, details, traceback, date_done,
+        group_id, parent_id, name, worker, retries, queue
+    ) VALUES (
+        %(task_id)s::text, %(status)s::text, %(content_type)s::text, %(content_encoding)s::text,
+        %(value)s::bytea, %(details)s::bytea, %(traceback)s::text, %(date_done)s::timestamptz,
+        %(group_id)s::text, %(parent_id)s::text, %(name)s::text, %(worker)s::text, %(retries)s::integer,
+        %(queue)s::text
+    )
+    ON CONFLICT (task_id) DO UPDATE SET
+        status = excluded.status, content_type = excluded.content_type,
+        content_encoding = excluded.content_encoding, value = excluded.value, outcome_attempt = NULL,
+        details = excluded.details, traceback = excluded.traceback, date_done = excluded.date_done,
+        group_id = excluded.group_id, parent_id = excluded.parent_id, name = excluded.name,
+        worker = excluded.worker, retries = excluded.retries, queue = excluded.queue,
+        forgotten = false, stored_at = excluded.stored_at
+    WHERE result.status <> 'SUCCESS'
+    RETURNING task_id, status
+)
+SELECT pg_notify('celery_pgbg_result', CASE WHEN octet_length(task_id) < 8000 THEN task_id ELSE '' END)
+FROM stored
+WHERE %(notify)s::boolean AND status IN ('SUCCESS', 'FAILURE', 'REVOKED')
