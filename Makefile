@@ -22,3 +22,23 @@ server: venv  ## Start PostgreSQL with pg_background and print its DSN
 
 stop: venv  ## Stop that server
 	$(BIN)/python -m celery_pgbg.devserver stop
+
+demo: venv  ## Show it: real flights, a roll-up, a revoke; starts and stops all it needs
+	$(BIN)/python example_project/demo.py
+
+test: venv  ## Run all tests; starts the servers it needs
+	$(BIN)/python -m pytest
+
+lint: venv  ## Style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: venv  ## Measure: rates as ratios, memory, latencies
+	$(BIN)/python -m benchmarks
+
+clean: stop  ## Stop the server and delete what was downloaded or built
+	$(BIN)/python -m celery_pgbg.devserver stop --purge
+	rm -rf $(VENV) .devserver build dist
