@@ -74,6 +74,7 @@ class Launcher:
         self._capabilities: Capabilities | None = None
         self._lock = threading.RLock()
         self._done: list[Handle] = []
+        self._closed = False
 
     # --- launching ---------------------------------------------------------------------------
 
@@ -241,7 +242,13 @@ class Launcher:
         return None if session is None or is_dead(session) else session.info.backend_pid
 
     def close(self) -> None:
-        """End the session. Its workers run on; their handles are gone."""
+        """End the session for good. Its workers run on; their handles are gone."""
+        with self._lock:
+            self._closed = True
+            self._drop()
+
+    def _drop(self) -> None:
+        """End the session; the next call opens another."""
         with self._lock:
             session, self._session, self._capabilities = self._session, None, None
             self._done.clear()
@@ -258,12 +265,14 @@ class Launcher:
             except psycopg.OperationalError as exc:
                 if not is_dead(session):
                     raise
-                self.close()
+                self._drop()
                 raise SessionLost(f"the launching session was lost: {exc}") from exc
 
     def _connected(self) -> Session:
         if self._session is not None and is_dead(self._session):
-            self.close()
+            self._drop()
+        if self._closed:
+            raise SessionLost("the launcher is closed")
         if self._session is None:
             session = self._open_session()
             try:

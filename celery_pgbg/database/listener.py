@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 CHANNEL = "celery_pgbg_outcome"
 
 #: How long a stop may have to wait for the thread to look up.
-_LOOK_UP_SECONDS = 1.0
+_LOOK_UP_SECONDS = 0.25
 
 
 class Listener(threading.Thread):

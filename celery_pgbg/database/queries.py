@@ -22,7 +22,7 @@ def text(name: str, folder: str = "sql") -> LiteralString:
         name: the file's name without ``.sql``.
         folder: ``sql``, ``functions`` or ``migrations``.
     """
-    return (_ROOT / folder / f"{name}.sql").read_text(encoding="utf-8")
+    return (_ROOT / folder / f"{name}.sql").read_text(encoding="utf-8")  # pyright: ignore[reportReturnType] - from our own package
 
 
 def names(folder: str) -> list[str]:

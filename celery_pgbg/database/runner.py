@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
+from psycopg import conninfo
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.launcher import Launch, Launcher
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 #: Pauses between looks whether a cancelled worker is gone, in seconds.
 _FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.1
+
+#: How long closing waits for each of its threads, in seconds.
+_CLOSE_SECONDS = 5.0
 
 
 @dataclass
@@ -83,18 +87,17 @@ class Runner:
     def close(self) -> None:
         """End all sessions and threads. Statements run on."""
         self._closing.set()
-        self._listener.stop()
-        self._sweeper.stop()
+        with self._lock:
+            for thread in (self._listener, self._sweeper):
+                thread.stop()
+                if thread.is_alive():
+                    thread.join(_CLOSE_SECONDS)
         for launcher in self.launchers:
             launcher.close()
-        with self._lock:
-            if self._started:
-                self._listener.join(5)
-                self._sweeper.join(5)
 
     def describe(self) -> dict[str, Any]:
         """What ``inspect stats`` shows of it: sessions, statements in flight, what became of the rest."""
-        info = psycopg.conninfo.conninfo_to_dict(self._dsn)
+        info = conninfo.conninfo_to_dict(self._dsn)
         return {
             "database": f"{info.get('host', '')}:{info.get('port', 5432)}/{info.get('dbname', '')}",
             "launcher_pids": [launcher.backend_pid for launcher in self.launchers],

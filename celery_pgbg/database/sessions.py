@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg import conninfo
 from psycopg.rows import TupleRow
 
 from celery_pgbg.errors import ServerRefused, SessionLost
@@ -26,7 +27,7 @@ def connect(dsn: str, *, application_name: str, connect_timeout: float, **option
         ServerRefused: it would refuse again: wrong password, no such database or role.
         SessionLost: it may succeed later: the server is down, starting, or full.
     """
-    given = psycopg.conninfo.conninfo_to_dict(dsn)
+    given = conninfo.conninfo_to_dict(dsn)
     defaults = {**_KEEPALIVES, "connect_timeout": max(1, round(connect_timeout))}
     defaults = {key: value for key, value in defaults.items() if key not in given}
     parameters: dict[str, Any] = {**defaults, **options, "application_name": application_name}

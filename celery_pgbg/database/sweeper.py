@@ -63,6 +63,8 @@ class Sweeper(threading.Thread):
                 self._round()
                 backoff.reset()
             except (psycopg.Error, PgbgError) as exc:
+                if self._stopping:
+                    return
                 logger.warning("sweep failed, will try again: %s", exc)
                 pause = backoff.next()
 

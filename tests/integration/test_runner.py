@@ -1,0 +1,340 @@
+"""The database layer on a real server: launcher, listener, sweeper, without Celery."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from celery_pgbg.database.runner import Runner
+from celery_pgbg.errors import BindingError
+from celery_pgbg.handles import Attempt
+from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.outcomes import Cancelled, Detached, Lost, Raised, Returned
+from celery_pgbg.settings import read_settings
+from tests.effects import effects, running
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def new_runner(dsn: str) -> Iterator[Callable[..., Runner]]:
+    """Make runners; they are closed at the end."""
+    made: list[Runner] = []
+
+    def make(**settings: Any) -> Runner:
+        made.append(Runner(dsn, read_settings({"pgbg_dsn": dsn, **settings})))
+        return made[-1]
+
+    yield make
+    for runner in made:
+        runner.close()
+
+
+@pytest.fixture
+def runner(new_runner: Callable[..., Runner]) -> Runner:
+    """A runner with the usual settings."""
+    return new_runner()
+
+
+def order(query: str, task_id: str | None = None, **fields: Any) -> Order:
+    """An order of a test."""
+    attempt = Attempt(task_id or str(uuid.uuid4()))
+    return Order(
+        **{"attempt": attempt, "task_name": "test", "nodename": "test", "query": query, "params": {}, **fields}
+    )
+
+
+def run(runner: Runner, asked: Order) -> Any:
+    """Run an order to its end."""
+    return runner.run(asked, Watch(asked.attempt))
+
+
+def in_background(runner: Runner, asked: Order) -> tuple[Watch, threading.Thread, list[Any]]:
+    """Run an order in a thread."""
+    watch = Watch(asked.attempt)
+    endings: list[Any] = []
+    thread = threading.Thread(target=lambda: endings.append(runner.run(asked, watch)), daemon=True)
+    thread.start()
+    return watch, thread, endings
+
+
+def test_ten_thousand_fast_launches_lose_nothing_and_have_the_right_pid(runner: Runner) -> None:
+    wrong: list[Any] = []
+
+    def launch_many() -> None:
+        for _ in range(500):
+            asked = order("SELECT pg_backend_pid()", returns="value")
+            watch = Watch(asked.attempt)
+            ending = runner.run(asked, watch)
+            if ending != Returned(watch.pid):
+                wrong.append((ending, watch.pid))
+
+    threads = [threading.Thread(target=launch_many) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert (runner.counts.launched, runner.counts.succeeded) == (10_000, 10_000)
+    for launcher in runner.launchers:
+        launcher.flush()
+        assert launcher.states() == {}
+
+
+@pytest.mark.parametrize("notify", [True, False])
+def test_outcomes_arrive_with_and_without_notify(new_runner: Callable[..., Runner], notify: bool) -> None:
+    assert run(new_runner(pgbg_notify=notify), order("SELECT 1 AS one", notify=notify)) == Returned([{"one": 1}])
+
+
+@pytest.mark.parametrize(
+    ("returns", "value"),
+    [("rows", [{"i": 1}, {"i": 2}]), ("row", {"i": 1}), ("value", 1), ("count", 2), (None, [{"i": 1}, {"i": 2}])],
+)
+def test_a_result_has_the_shape_that_was_asked_for(runner: Runner, returns: Any, value: Any) -> None:
+    assert run(runner, order("SELECT i FROM generate_series(1, 2) AS i", returns=returns)) == Returned(value)
+
+
+@pytest.mark.parametrize(("returns", "value"), [("rows", []), ("row", None), ("value", None), ("count", 0)])
+def test_no_rows_have_a_shape_too(runner: Runner, returns: Any, value: Any) -> None:
+    assert run(runner, order("SELECT 1 AS a WHERE false", returns=returns)) == Returned(value)
+
+
+def test_a_statement_without_rows_gives_its_count(runner: Runner, table: str) -> None:
+    assert run(runner, order(f"INSERT INTO {table} VALUES ('a'), ('b')")) == Returned(2)
+
+
+def test_asking_for_rows_where_there_are_none_is_an_error_that_says_so(
+    runner: Runner, table: str, database: Any
+) -> None:
+    ending = run(runner, order(f"INSERT INTO {table} VALUES ('a')", returns="rows"))
+    assert isinstance(ending, Raised)
+    assert 'returns="rows"' in ending.report.message
+    assert effects(database, table) == []
+
+
+def test_every_type_comes_back_as_psycopg_gives_it(runner: Runner, database: Any) -> None:
+    database.execute("DROP TYPE IF EXISTS mood; CREATE TYPE mood AS ENUM ('happy')")
+    database.execute("DROP DOMAIN IF EXISTS positive; CREATE DOMAIN positive AS int CHECK (value > 0)")
+    query = """
+        SELECT 1::int2 AS a, 2::int8 AS b, 1.50::numeric AS c, 0.5::float8 AS d, true AS e, 'x'::text AS f, NULL::int AS g,
+            '\\x00ff'::bytea AS h, '2026-02-03'::date AS i, '10:11:12.5'::time AS j, '1 day 2 hours'::interval AS k,
+            '2026-02-03 04:05:06+00'::timestamptz AS l, '2026-02-03 04:05:06'::timestamp AS m,
+            ARRAY[[1, 2], [3, NULL]] AS n, '{"a": [1, "x"]}'::jsonb AS o, '[1,5)'::int4range AS p,
+            'b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid AS q, '10.0.0.0/8'::cidr AS r, 'happy'::mood AS s,
+            3::positive AS t, ARRAY['a"b', 'c,d', NULL, '', '\\'] AS u, 'infinity'::float8 AS v, ''::text AS w,
+            'a"b,(c)'::text AS x, '{1,2}'::int4multirange AS y, ROW(1, 'z')::text AS z
+    """.replace("'{1,2}'::int4multirange", "'{[1,2)}'::int4multirange")
+    ending = run(runner, order(query))
+    with psycopg.connect(database.info.dsn, options="-c timezone=UTC") as session:
+        cursor = session.execute(query)
+        assert cursor.description is not None
+        names = [column.name for column in cursor.description]
+        row = cursor.fetchone()
+    assert row is not None
+    assert ending == Returned([dict(zip(names, row, strict=True))])
+
+
+def test_a_value_python_cannot_hold_is_an_error_that_says_so(runner: Runner) -> None:
+    ending = run(runner, order("SELECT 'infinity'::date AS d"))
+    assert isinstance(ending, Raised)
+    assert "cannot be loaded" in ending.report.message
+
+
+def test_a_result_above_the_limit_is_refused_and_rolled_back(runner: Runner, table: str, database: Any) -> None:
+    query = f"INSERT INTO {table} SELECT repeat('x', 1000) FROM generate_series(1, 100) RETURNING v"
+    ending = run(runner, order(query, max_result_bytes=50_000))
+    assert isinstance(ending, Raised)
+    assert "pgbg_max_result_bytes (50000 bytes)" in ending.report.message
+    assert effects(database, table) == []
+    assert isinstance(run(runner, order(query, max_result_bytes=200_000)), Returned)
+
+
+def test_an_error_keeps_its_fields(runner: Runner, table: str, database: Any) -> None:
+    database.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_unique UNIQUE (v)")
+    database.execute(f"INSERT INTO {table} VALUES ('a')")
+    ending = run(runner, order(f"INSERT INTO {table} VALUES ('a')"))
+    assert isinstance(ending, Raised)
+    assert ending.report.sqlstate == "23505"
+    assert ending.report.fields["constraint_name"] == f"{table}_unique"
+    assert "already exists" in ending.report.fields["message_detail"]
+
+
+def test_an_error_at_commit_is_found_by_the_sweeper(runner: Runner, database: Any) -> None:
+    database.execute("CREATE TABLE IF NOT EXISTS accounts (owner text, amount int)")
+    database.execute("TRUNCATE accounts")
+    serializable = {"default_transaction_isolation": "serializable"}
+    query = "SELECT sum(amount) FROM accounts; SELECT pg_sleep(0.7); INSERT INTO accounts VALUES ('x', 1)"
+    started = [in_background(runner, order(query, settings=serializable)) for _ in range(2)]
+    for _, thread, _ in started:
+        thread.join(60)
+    endings = [endings[0] for _, _, endings in started]
+    kinds = sorted(type(ending).__name__ for ending in endings)
+    assert kinds == ["Raised", "Returned"]
+    [failed] = [ending for ending in endings if isinstance(ending, Raised)]
+    assert failed.report.sqlstate == "40001"
+    assert database.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
+
+
+def test_repeatable_read_sees_its_launch(runner: Runner) -> None:
+    ending = run(
+        runner,
+        order(
+            "SHOW transaction_isolation", returns="value", settings={"default_transaction_isolation": "repeatable read"}
+        ),
+    )
+    assert ending == Returned("repeatable read")
+
+
+def test_a_cancelled_statement_is_gone_with_its_effects(runner: Runner, table: str, database: Any) -> None:
+    asked = order(f"INSERT INTO {table} VALUES ('x'); SELECT pg_sleep(60)")
+    watch, thread, endings = in_background(runner, asked)
+    eventually("it runs", lambda: running(database, asked.attempt.task_id))
+    watch.interrupt(Interruption.REVOKE)
+    thread.join(60)
+    assert endings == [Cancelled()]
+    assert running(database, asked.attempt.task_id) == []
+    assert effects(database, table) == []
+
+
+def test_a_detached_statement_keeps_running_and_is_found_again(
+    new_runner: Callable[..., Runner], table: str, database: Any
+) -> None:
+    asked = order(f"INSERT INTO {table} VALUES ('x'); SELECT pg_sleep(2)", returns="count")
+    first, second = new_runner(), new_runner()
+    watch, thread, endings = in_background(first, asked)
+    eventually("it runs", lambda: running(database, asked.attempt.task_id))
+    watch.interrupt(Interruption.DETACH)
+    thread.join(60)
+    assert endings == [Detached()]
+    first.close()
+    assert run(second, asked) == Returned(1)
+    assert second.counts.attached == 1
+    assert run(second, asked) == Returned(1)
+    assert effects(database, table) == ["x"]
+
+
+def test_an_attempt_that_is_attached_to_can_be_cancelled(new_runner: Callable[..., Runner], database: Any) -> None:
+    asked = order("SELECT pg_sleep(60)")
+    started = [in_background(new_runner(), asked) for _ in range(2)]
+    eventually("both know the worker", lambda: started[0][0].pid and started[0][0].pid == started[1][0].pid)
+    eventually("it runs", lambda: running(database, asked.attempt.task_id))
+    for watch, _, _ in started:
+        watch.interrupt(Interruption.REVOKE)
+    for _, thread, _ in started:
+        thread.join(60)
+    assert [endings for _, _, endings in started] == [[Cancelled()], [Cancelled()]]
+    assert running(database, asked.attempt.task_id) == []
+
+
+def test_a_worker_ended_by_hand_is_lost_with_its_effects(runner: Runner, table: str, database: Any) -> None:
+    asked = order(f"INSERT INTO {table} VALUES ('x'); SELECT pg_sleep(60)")
+    _, thread, endings = in_background(runner, asked)
+    [pid] = eventually("it runs", lambda: running(database, asked.attempt.task_id))
+    database.execute("SELECT pg_terminate_backend(%s)", [pid])
+    thread.join(60)
+    assert isinstance(endings[0], Lost)
+    assert endings[0].effects == "absent"
+    assert effects(database, table) == []
+
+
+def test_a_rolled_back_launch_runs_nothing(runner: Runner, table: str, database: Any, dsn: str) -> None:
+    from celery_pgbg.database import queries
+
+    capabilities = runner.launchers[0].capabilities
+    task_id = str(uuid.uuid4())
+    parameters = {
+        "extension_schema": capabilities.schema,
+        "launch_function": capabilities.name("launch"),
+        "task_id": task_id,
+        "attempt": 0,
+        "task_name": "test",
+        "application_name": f"pgbg {task_id}",
+        "nodename": "test",
+        "preamble": None,
+        "statement": f"INSERT INTO {table} VALUES ('x')",
+        "returns": None,
+        "role": None,
+        "settings": "{}",
+        "max_result_bytes": 1000,
+        "notify": False,
+    }
+    with psycopg.connect(dsn) as session:
+        session.execute(queries.query("launch"), parameters)
+        session.rollback()
+        eventually("its worker is gone", lambda: not running(database, task_id))
+    assert effects(database, table) == []
+    assert database.execute("SELECT count(*) FROM celery_pgbg.outcome WHERE task_id = %s", [task_id]).fetchone() == (0,)
+
+
+def test_progress_is_on_record_for_every_session(runner: Runner, database: Any) -> None:
+    asked = order("SELECT celery_pgbg.report_progress(40, 'loading'); SELECT pg_sleep(60)")
+    watch, thread, _ = in_background(runner, asked)
+    query = "SELECT progress_percent, progress_message FROM celery_pgbg.execution WHERE task_id = %s"
+    eventually("progress", lambda: database.execute(query, [asked.attempt.task_id]).fetchone() == (40, "loading"))
+    assert watch.progress == (40, "loading")
+    watch.interrupt(Interruption.REVOKE)
+    thread.join(60)
+
+
+def test_a_placeholder_without_an_argument_is_refused_before_the_launch(runner: Runner) -> None:
+    with pytest.raises(BindingError, match="b"):
+        run(runner, order("SELECT %(b)s", params={"a": 1}))
+    assert run(runner, order("SELECT 1", returns="value")) == Returned(1)
+
+
+def test_create_index_concurrently_does_not_wait_for_us(runner: Runner, table: str) -> None:
+    sleeping = order("SELECT pg_sleep(60)")
+    watch, thread, _ = in_background(runner, sleeping)
+    eventually("it runs", lambda: watch.pid)
+    watch.interrupt(Interruption.REVOKE)
+    thread.join(60)
+    assert run(runner, order(f"CREATE INDEX CONCURRENTLY ON {table} (v)", atomic=False)) == Returned("CREATE INDEX")
+
+
+@pytest.mark.parametrize(
+    ("query", "tag"),
+    [("SELECT 1", "SELECT"), ("VACUUM", "VACUUM"), ("DO $$ BEGIN COMMIT; END $$", "DO")],
+)
+def test_a_standalone_statement_returns_its_command_tag(runner: Runner, query: str, tag: str) -> None:
+    assert run(runner, order(query, atomic=False)) == Returned(tag)
+
+
+def test_a_standalone_outcome_is_returned_again(runner: Runner) -> None:
+    asked = order("VACUUM", atomic=False)
+    assert run(runner, asked) == Returned("VACUUM")
+    assert run(runner, asked) == Returned("VACUUM")
+
+
+def test_a_standalone_statement_that_ended_unseen_is_lost_with_unknown_effects(runner: Runner, database: Any) -> None:
+    asked = order("DO $$ BEGIN PERFORM pg_sleep(60); END $$", atomic=False)
+    watch, thread, endings = in_background(runner, asked)
+    [pid] = eventually("it runs", lambda: running(database, asked.attempt.task_id))
+    watch.interrupt(Interruption.DETACH)
+    thread.join(60)
+    assert endings == [Detached()]
+    database.execute("SELECT pg_terminate_backend(%s)", [pid])
+    ending = run(runner, asked)
+    assert isinstance(ending, Lost)
+    assert ending.effects == "unknown"
+
+
+def test_expired_records_are_deleted_and_running_ones_kept(new_runner: Callable[..., Runner], database: Any) -> None:
+    runner = new_runner()
+    old, live = order("SELECT 1"), order("SELECT pg_sleep(60)")
+    run(runner, old)
+    watch, thread, _ = in_background(runner, live)
+    eventually("it runs", lambda: running(database, live.attempt.task_id))
+    query = "UPDATE celery_pgbg.{} SET {} = now() - interval '2 days' WHERE task_id = ANY(%s)"
+    ids = [old.attempt.task_id, live.attempt.task_id]
+    database.execute(query.format("outcome", "finished_at"), [ids])
+    database.execute(query.format("execution", "launched_at"), [ids])
+    runner.launchers[0].delete_expired(86_400)
+    left = database.execute("SELECT task_id FROM celery_pgbg.execution WHERE task_id = ANY(%s)", [ids]).fetchall()
+    assert left == [(live.attempt.task_id,)]
+    assert database.execute("SELECT FROM celery_pgbg.outcome WHERE task_id = ANY(%s)", [ids]).fetchall() == []
+    watch.interrupt(Interruption.REVOKE)
+    thread.join(60)
