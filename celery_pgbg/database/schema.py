@@ -72,6 +72,11 @@ def install(session: Session, grant_to: list[str] | None = None) -> int:
     return installed_version(session) or 0
 
 
+def uninstall(session: Session) -> None:
+    """Drop the schema with everything in it: records, outcomes, results. The extension stays."""
+    session.execute(queries.query("uninstall"))
+
+
 def installed_version(session: Session) -> int | None:
     """Read the newest migration applied, or None where nothing is installed."""
     try:

@@ -1,11 +1,20 @@
--- Delete outcomes older than the limit and the records of launches that left none, unless another
--- session is at it.
+-- Delete outcomes older than the limit, except those that are the value of a stored result, and the
+-- records of launches that left none, unless another session is at it.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(celery_pgbg.lock_key('delete expired', '')) AS ours
 ), old_outcome AS (
-    DELETE FROM celery_pgbg.outcome
+    DELETE FROM celery_pgbg.outcome AS outcome
     WHERE finished_at < now() - %(age_ms)s::bigint * interval '1 millisecond' AND (SELECT ours FROM turn)
-    RETURNING task_id, attempt
+        AND NOT EXISTS (
+            SELECT FROM celery_pgbg.result AS result
+            WHERE result.task_id = outcome.task_id AND result.outcome_attempt = outcome.attempt
+                AND NOT result.forgotten
+        )
+        AND NOT EXISTS (
+            SELECT FROM celery_pgbg.chord_part AS part
+            WHERE part.task_id = outcome.task_id AND part.outcome_attempt = outcome.attempt
+        )
+    RETURNING outcome.task_id, outcome.attempt
 )
 DELETE FROM celery_pgbg.execution AS execution
 WHERE (SELECT ours FROM turn) AND (

@@ -1,0 +1,278 @@
+"""The result backend ``pgbg+postgresql://``: any Celery result, kept in PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
+
+import psycopg
+from celery import Task, states
+from celery.backends import base
+from celery.exceptions import ImproperlyConfigured
+from celery.result import result_from_tuple
+from celery.utils.time import get_exponential_backoff_interval
+
+from celery_pgbg.chords import Chords
+from celery_pgbg.database.result_rows import Reference
+from celery_pgbg.database.result_urls import ResultURL
+from celery_pgbg.database.results import ResultStore, store_of
+from celery_pgbg.errors import SessionLost
+from celery_pgbg.runners import settings_of
+from celery_pgbg.task import SQLTask
+from celery_pgbg.task_metas import TaskMeta, TaskMetas
+from celery_pgbg.waiting import Arrivals
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: How often a call is repeated that somebody may be waiting for, such as the saving of a group.
+_BRIEF_RETRIES = 10
+
+
+class PostgresBackend(base.BaseBackend):
+    """Keeps task meta, groups and chords in the schema ``celery_pgbg``.
+
+    The value of a SQL task that ran in the same database is not stored a second time: it is the
+    task's outcome, and readable as soon as that commits, with or without a Celery worker.
+
+    Args:
+        app: the Celery app.
+        url: ``postgresql://...`` or ``pgbg://...``; without an address, ``pgbg_dsn`` is used.
+    """
+
+    persistent = True
+    supports_autoexpire = False
+    supports_native_join = True
+    supports_result_compression = True
+    supports_failure_expires = True
+
+    def __init__(self, app: Any, url: str | None = None, **options: Any) -> None:
+        super().__init__(app, url=url, **options)
+        # All threads of a process share the few sessions of its store.
+        self.thread_safe = True
+        self._url = ResultURL.parse(url)
+        self.metas = TaskMetas(self)
+        self._chords = Chords(self)
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """The URL, for people to read."""
+        dsn = self._url.dsn or settings_of(self.app).dsn
+        return ResultURL.describe(dsn, include_password)
+
+    def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return super().__reduce__(args, {**(kwargs or {}), "url": self.url, "expires": self.expires})
+
+    # --- the store and its failures --------------------------------------------------------------------
+
+    @property
+    def store(self) -> ResultStore:
+        """This process's store.
+
+        Raises:
+            ConfigurationError: the URL has no address and there is no ``pgbg_dsn``, or a setting is wrong.
+        """
+        settings = settings_of(self.app)
+        dsn = self._url.dsn or settings.dsn_of(None)
+        notify = settings.notify if self._url.notify is None else self._url.notify
+        return store_of(dsn, settings.connect_timeout, notify)
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Whether an error is the server's and may pass. What is too large for it will not."""
+        if isinstance(exc, psycopg.errors.ProgramLimitExceeded):
+            return False
+        return isinstance(exc, (SessionLost, psycopg.OperationalError))
+
+    def patiently(self, operation: Callable[..., T], *args: Any, limit: float | None = None) -> T:
+        """Do what must not get lost: repeat it with back-off while the server is away.
+
+        ``result_backend_max_retries`` and the settings of the pauses are Celery's; ``limit`` may be fewer.
+        """
+        limit = self.max_retries if limit is None else min(limit, self.max_retries)
+        retries = 0
+        while True:
+            try:
+                return operation(*args)
+            except Exception as exc:
+                if not self.exception_safe_to_retry(exc) or retries >= limit:
+                    raise
+                logger.log(logging.DEBUG if retries % 10 else logging.WARNING, "still trying to store: %s", exc)
+            retries += 1
+            pause_ms = get_exponential_backoff_interval(
+                self.base_sleep_between_retries_ms, retries, self.max_sleep_between_retries_ms, True
+            )
+            self._sleep(pause_ms / 1000)
+
+    def briefly(self, operation: Callable[..., T], *args: Any) -> T:
+        """Do what somebody may be waiting for: repeat it for some seconds."""
+        return self.patiently(operation, *args, limit=_BRIEF_RETRIES)
+
+    # --- storing -------------------------------------------------------------------------------------------
+
+    def reference_of(self, state: str, request: Any) -> Reference | None:
+        """Find whether a task's value may be the outcome of its statement: the task is one of ours."""
+        if state != states.SUCCESS or not request:
+            return None
+        task = self.app.tasks.get(getattr(request, "task", None))
+        # A task that wraps its call may return something else than its statement did.
+        if not isinstance(task, SQLTask) or type(task).__call__ is not Task.__call__:
+            return None
+        return Reference(task.name, request.retries or 0)
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        # With result_backend_always_retry Celery repeats this whole call.
+        call = _at_once if self.always_retry else self.patiently
+        meta = self._get_result_meta(result=None, state=state, traceback=traceback, request=request, format_date=False)
+        row = self.metas.row_of(_text(task_id), meta)
+        reference = self.reference_of(state, request)
+        if reference and call(self.store.store_reference, row, self.metas.no_value(), reference):
+            return result
+        call(self.store.store, row, self.metas.encoded(result))
+        return result
+
+    def _forget(self, task_id: str) -> None:
+        self.briefly(self.store.forget, _text(task_id))
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def get_task_meta(self, task_id: str, cache: bool = True) -> TaskMeta:
+        """Read a task's meta.
+
+        Once it is known to have succeeded it is kept, unless only its outcome is there yet: what
+        Celery stores besides, such as its children, is still to come.
+        """
+        meta: TaskMeta = super().get_task_meta(task_id, cache)
+        if "children" not in meta:
+            self._cache.pop(task_id, None)
+        return meta
+
+    def _get_task_meta_for(self, task_id: str) -> TaskMeta:
+        return self._read_metas([_text(task_id)])[_text(task_id)]
+
+    def _read_metas(self, task_ids: Collection[str]) -> dict[str, TaskMeta]:
+        return {row.task_id: self.metas.meta_of(row) for row in self.store.read(task_ids)}
+
+    # --- waiting -------------------------------------------------------------------------------------------
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float | None = 0.5,
+        no_ack: bool = True,
+        on_interval: Callable[[], Any] | None = None,
+        also: Collection[str] = (),
+    ) -> TaskMeta:
+        """Wait for one task.
+
+        Raises:
+            celery.exceptions.TimeoutError: it did not end in time.
+        """
+        self._ensure_not_eager()
+        arrivals = self._arrivals()([_text(task_id)], timeout, interval or 0.5, on_interval, also)
+        return next(arrivals)
+
+    def wait_for_pending(
+        self,
+        result: Any,
+        timeout: float | None = None,
+        interval: float | None = 0.5,
+        no_ack: bool = True,
+        on_message: Any = None,
+        on_interval: Callable[[], Any] | None = None,
+        callback: Any = None,
+        propagate: bool = True,
+    ) -> Any:
+        """Wait for an ``AsyncResult``, or for one of its parents to fail."""
+        if on_message is not None:
+            raise ImproperlyConfigured("Backend does not support on_message callback")
+        parents = {str(parent.id) for parent in result._parents() if parent.id}
+        meta = self.wait_for(result.id, timeout, interval, no_ack, on_interval, parents)
+        result._maybe_set_cache(meta)
+        return result.maybe_throw(propagate=propagate, callback=callback)
+
+    def get_many(
+        self,
+        task_ids: Collection[str],
+        timeout: float | None = None,
+        interval: float | None = 0.5,
+        no_ack: bool = True,
+        on_message: Callable[[TaskMeta], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        max_iterations: int | None = None,
+    ) -> Iterator[tuple[str, TaskMeta]]:
+        """Yield ids and metas of tasks as they end; with ``max_iterations``, of those that have."""
+        only_now = max_iterations is not None
+        wanted = {_text(task_id) for task_id in task_ids}
+        for meta in self._arrivals()(wanted, timeout, interval or 0.5, on_interval, only_now=only_now):
+            if "children" in meta:
+                self._cache[meta["task_id"]] = meta
+            if on_message is not None:
+                on_message(meta)
+            yield meta["task_id"], meta
+
+    def _arrivals(self) -> Arrivals:
+        poll_interval = settings_of(self.app).poll_interval
+        notifications = self.store.notifications
+        return Arrivals(self._known_metas, self.exception_safe_to_retry, self.max_retries, notifications, poll_interval)
+
+    def _known_metas(self, task_ids: Collection[str]) -> dict[str, TaskMeta]:
+        """Read metas, those of tasks known to have ended from memory."""
+        known = {task_id: meta for task_id in task_ids if (meta := self._cache.get(task_id)) is not None}
+        rest = [task_id for task_id in task_ids if task_id not in known]
+        return known | (self._read_metas(rest) if rest else {})
+
+    # --- groups and chords ------------------------------------------------------------------------------------
+
+    def _save_group(self, group_id: str, result: Any) -> Any:
+        self.briefly(self.store.store_group, _text(group_id), self.metas.encoded({"result": result.as_tuple()}))
+        return result
+
+    def _restore_group(self, group_id: str) -> TaskMeta | None:
+        found = self.store.read_group(_text(group_id))
+        if found is None or found.value is None:
+            return None
+        saved = self.metas.decoded(found.value, found.content_type, found.content_encoding)
+        return {"task_id": group_id, "result": result_from_tuple(saved["result"], self.app)}
+
+    def _delete_group(self, group_id: str) -> None:
+        self.briefly(self.store.delete_group, _text(group_id))
+
+    def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
+        """Called before a chord's header is sent."""
+        self.ensure_chords_allowed()
+        self._chords.apply(header_result_args)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Called before the last member of a chord's header is sent."""
+        self.briefly(self.store.set_chord_size, _text(group_id), chord_size)
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """Called when a running member adds another."""
+        self.briefly(self.store.add_chord_member, _text(chord_id), _text(result.id))
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Called when a member of a chord's header has ended."""
+        self._chords.on_part_return(request, state, result)
+
+    # --- expiry ---------------------------------------------------------------------------------------------------
+
+    def cleanup(self) -> None:
+        """Delete what is older than ``result_expires``; the task ``celery.backend_cleanup`` calls it."""
+        conf = self.app.conf
+        # Both came with Celery 5.7.
+        given = conf.get("result_failure_expires"), conf.get("result_chord_expires")
+        failure, chord = (self.prepare_expires(self.expires if age is None else age) for age in given)
+        self.briefly(self.store.delete_expired, self.expires or None, failure or None, chord or None)
+
+
+def _at_once(operation: Callable[..., T], *args: Any) -> T:
+    return operation(*args)
+
+
+def _text(name: Any) -> str:
+    """Celery takes ids as text, bytes and UUID."""
+    return name.decode() if isinstance(name, bytes) else str(name)

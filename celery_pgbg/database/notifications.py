@@ -1,0 +1,175 @@
+"""Being told of stored results and committed outcomes: one listening session for all waiting threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.errors import PgbgError
+
+logger = logging.getLogger(__name__)
+
+#: Notified by ``result_store.sql``; the payload is the task id, empty where that is too long.
+RESULT_CHANNEL = "celery_pgbg_result"
+
+#: Notified by ``run_v1``; the payload is the attempt's number, a space, the task id.
+OUTCOME_CHANNEL = "celery_pgbg_outcome"
+
+#: How long the thread may take to see that it shall end.
+_LOOK_UP_SECONDS = 0.5
+
+#: How long our own notification may take to come back before we take it that none will come.
+_PROBE_SECONDS = 10.0
+
+#: Pause before we try again whether notifications arrive.
+_RETRY_SECONDS = 300.0
+
+
+class Waiter:
+    """One thread that waits for some tasks. It is woken, and then reads for itself."""
+
+    def __init__(self, task_ids: Iterable[str]) -> None:
+        self.task_ids = frozenset(task_ids)
+        self._condition = threading.Condition()
+        self._rung: set[str] = set()
+
+    def ring(self, task_ids: Iterable[str] | None = None) -> None:
+        """Wake it for these tasks, or for all it waits for."""
+        with self._condition:
+            self._rung.update(self.task_ids if task_ids is None else task_ids)
+            self._condition.notify()
+
+    def wait(self, seconds: float) -> set[str]:
+        """Wait until rung, and take the ids it was rung for; none where the time has passed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._rung, seconds)
+            rung, self._rung = self._rung, set()
+            return rung
+
+
+class Notifications:
+    """Wakes waiters. It only hurries: every waiter also looks for itself from time to time.
+
+    A pooler in transaction mode takes LISTEN and delivers nothing, so a notification of our own, sent
+    through another session, must arrive before we rely on them.
+
+    Args:
+        open_session: makes a connected session in autocommit mode.
+        send: sends a notification, of a channel and a payload, through any other session.
+        enabled: False never listens.
+    """
+
+    def __init__(
+        self, open_session: Callable[[], Session], send: Callable[[str, str], None], enabled: bool = True
+    ) -> None:
+        self._open_session = open_session
+        self._send = send
+        self._enabled = enabled
+        self._waiters: dict[str, list[Waiter]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._warned = False
+        #: Whether notifications are known to arrive now.
+        self.working = False
+
+    @contextmanager
+    def waiter(self, task_ids: Iterable[str]) -> Iterator[Waiter]:
+        """Register a waiter. The first one starts the listening thread."""
+        waiter = Waiter(task_ids)
+        with self._lock:
+            for task_id in waiter.task_ids:
+                self._waiters.setdefault(task_id, []).append(waiter)
+            self._start()
+        try:
+            yield waiter
+        finally:
+            with self._lock:
+                for task_id in waiter.task_ids:
+                    self._waiters[task_id].remove(waiter)
+                    if not self._waiters[task_id]:
+                        del self._waiters[task_id]
+
+    def close(self) -> None:
+        """End the thread and its session."""
+        self._stopping.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(5)
+
+    # --- in the listening thread -----------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._enabled and self._thread is None and not self._stopping.is_set():
+            self._thread = threading.Thread(target=self._run, name="pgbg-results", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            pause = _RETRY_SECONDS
+            try:
+                with self._open_session() as session:
+                    self._listen(session, backoff)
+            except (psycopg.Error, PgbgError) as exc:
+                pause = backoff.next()
+                if not self._stopping.is_set():
+                    logger.warning("no notifications of results for now, they are polled for: %s", exc)
+            self.working = False
+            self._ring_all()
+            self._stopping.wait(pause)
+
+    def _listen(self, session: Session, backoff: Backoff) -> None:
+        """Listen until told to stop; returns early where notifications do not arrive."""
+        session.execute(f"LISTEN {RESULT_CHANNEL}")
+        session.execute(f"LISTEN {OUTCOME_CHANNEL}")
+        probe = f"probe {uuid.uuid4()}"
+        self._send(RESULT_CHANNEL, probe)
+        deadline = time.monotonic() + _PROBE_SECONDS
+        while not self._stopping.is_set() and (self.working or time.monotonic() < deadline):
+            for note in session.notifies(timeout=_LOOK_UP_SECONDS):
+                if note.payload == probe:
+                    self.working = True
+                    backoff.reset()
+                    self._ring_all()
+                else:
+                    self._ring(_task_id(note))
+        if not self.working and not self._stopping.is_set():
+            session.execute("UNLISTEN *")
+            self._warn_once()
+
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "notifications do not arrive, as behind a pooler in transaction mode: results are polled for; "
+                "say ?notify=false in the result backend's URL to expect that"
+            )
+
+    def _ring(self, task_id: str) -> None:
+        if not task_id:
+            self._ring_all()
+            return
+        with self._lock:
+            waiters = list(self._waiters.get(task_id, ()))
+        for waiter in waiters:
+            waiter.ring((task_id,))
+
+    def _ring_all(self) -> None:
+        with self._lock:
+            waiters = {id(waiter): waiter for waiters in self._waiters.values() for waiter in waiters}
+        for waiter in waiters.values():
+            waiter.ring()
+
+
+def _task_id(note: psycopg.Notify) -> str:
+    return note.payload.partition(" ")[2] if note.channel == OUTCOME_CHANNEL else note.payload

@@ -1,0 +1,87 @@
+"""A few sessions that all threads of a process share, for calls of one statement each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from celery_pgbg.database.sessions import Session, is_dead
+from celery_pgbg.errors import SessionLost
+
+T = TypeVar("T")
+
+
+class SessionSet:
+    """Lends sessions, opening one only when all others are in use.
+
+    Args:
+        open_session: makes a connected session in autocommit mode.
+        limit: how many sessions there may be; who comes when all are in use waits.
+    """
+
+    def __init__(self, open_session: Callable[[], Session], limit: int = 4) -> None:
+        self._open_session = open_session
+        self._turns = threading.BoundedSemaphore(limit)
+        self._idle: list[Session] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(self, work: Callable[[Session], T]) -> T:
+        """Do work on a session; once more on a new one where the session had died since its last use.
+
+        The work must bear being done twice: it is not known whether the first try was committed.
+
+        Raises:
+            SessionLost: the server cannot be reached, or the connection died during the work.
+            ServerRefused: the server refuses us for good.
+        """
+        with self._turns:
+            kept = self._take_idle()
+            if kept is not None:
+                try:
+                    return self._work(kept, work)
+                except SessionLost:
+                    self._close_idle()
+            return self._work(self._open_session(), work)
+
+    def close(self) -> None:
+        """Close the sessions, those in use when they come back."""
+        self._closed = True
+        self._close_idle()
+
+    def _work(self, session: Session, work: Callable[[Session], T]) -> T:
+        with self._returned(session):
+            try:
+                return work(session)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+                if is_dead(session):
+                    raise SessionLost(f"the connection was lost: {str(exc).strip()}") from exc
+                raise
+
+    @contextmanager
+    def _returned(self, session: Session) -> Iterator[None]:
+        """Keep the session for the next call, unless it was left in the middle of something."""
+        try:
+            yield
+        finally:
+            if self._closed or is_dead(session) or session.info.transaction_status is not TransactionStatus.IDLE:
+                session.close()
+            else:
+                with self._lock:
+                    self._idle.append(session)
+
+    def _take_idle(self) -> Session | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def _close_idle(self) -> None:
+        """Close what is idle: where one session has died, mostly all have."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()

@@ -1,0 +1,112 @@
+"""What ``pgbg doctor`` checks, one finding after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import psycopg
+
+from celery_pgbg.database import operations, schema
+from celery_pgbg.database.capabilities import Capabilities, detect
+from celery_pgbg.database.sessions import Session, connect
+from celery_pgbg.errors import PgbgError
+from celery_pgbg.runners import settings_of
+from celery_pgbg.settings import Settings
+
+_OLDEST_SERVER = 140_000
+_OUR_POOL = "celery_pgbg.pool:TaskPool"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked."""
+
+    level: Literal["ok", "warning", "error"]
+    what: str
+    said: str
+
+    def as_dict(self) -> dict[str, str]:
+        """As JSON wants it."""
+        return asdict(self)
+
+
+def diagnose(app: Any, alias: str | None) -> Iterator[Finding]:
+    """Check the settings, then the database; ends at the first thing that nothing works without."""
+    try:
+        settings = settings_of(app)
+        dsn = settings.dsn_of(alias)
+    except PgbgError as exc:
+        yield Finding("error", "settings", str(exc))
+        return
+    yield Finding("ok", "settings", "valid")
+    yield from _check_celery(app)
+    try:
+        session = connect(dsn, application_name="pgbg doctor", connect_timeout=settings.connect_timeout)
+    except PgbgError as exc:
+        yield Finding("error", "connection", str(exc))
+        return
+    with session:
+        yield from _check_database(app, session, dsn, settings)
+
+
+def _check_celery(app: Any) -> Iterator[Finding]:
+    pool = app.conf.worker_pool
+    if pool == _OUR_POOL:
+        yield Finding("ok", "worker_pool", pool)
+    else:
+        yield Finding(
+            "warning",
+            "worker_pool",
+            f"is {pool!r}: SQL tasks run there too but cannot be stopped; ours is {_OUR_POOL!r}",
+        )
+    if app.conf.worker_prefetch_multiplier != 1:
+        multiplier = app.conf.worker_prefetch_multiplier
+        yield Finding(
+            "warning", "worker_prefetch_multiplier", f"is {multiplier}: tasks wait behind long ones; 1 is right for SQL"
+        )
+    backend = str(app.conf.result_backend or "")
+    if not backend:
+        yield Finding("warning", "result_backend", "none is set: nobody can read what tasks return")
+    else:
+        kind = "ours: outcomes are results" if backend.startswith("pgbg") else "another: results are stored twice"
+        yield Finding("ok", "result_backend", kind)
+
+
+def _check_database(app: Any, session: Session, dsn: str, settings: Settings) -> Iterator[Finding]:
+    info = session.info
+    version = info.server_version
+    level: Literal["ok", "error"] = "ok" if version >= _OLDEST_SERVER else "error"
+    yield Finding(
+        level, "server", f"PostgreSQL {version // 10_000}.{version % 10_000}, {info.host}:{info.port}/{info.dbname}"
+    )
+    if operations.through_pooler(session):
+        yield Finding(
+            "warning", "pooler", "something like PgBouncer stands in between: the launchers need session pooling"
+        )
+    try:
+        schema.check_installed(session)
+        yield Finding("ok", "schema", f"celery_pgbg version {schema.installed_version(session)}")
+        capabilities = detect(session)
+    except PgbgError as exc:
+        yield Finding("error", "installation", str(exc))
+        return
+    yield Finding("ok", "extension", f"pg_background {capabilities.version} in schema {capabilities.schema}")
+    yield from _check_slots(app, session, capabilities)
+    try:
+        seconds = operations.round_trip(dsn, settings)
+    except (PgbgError, psycopg.Error, RuntimeError) as exc:
+        yield Finding("error", "round trip", str(exc))
+    else:
+        yield Finding("ok", "round trip", f"SELECT 1 in a background worker took {seconds * 1000:.0f} ms")
+
+
+def _check_slots(app: Any, session: Session, capabilities: Capabilities) -> Iterator[Finding]:
+    used, limit = operations.slots(session)
+    concurrency = app.conf.worker_concurrency
+    said = f"max_worker_processes {limit}, {used} in use by pg_background now"
+    if capabilities.server_worker_limit < 2 * 8 or (concurrency and concurrency > limit):
+        yield Finding("warning", "slots", f"{said}; worker_concurrency {concurrency}: SQL tasks above it wait in line")
+    else:
+        yield Finding("ok", "slots", said)

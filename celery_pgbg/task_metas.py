@@ -1,0 +1,110 @@
+"""Celery's task meta as rows, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timezone
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psycopg
+from celery import states
+from celery.backends import base
+from celery.exceptions import BackendStoreError
+from kombu.serialization import loads
+
+from celery_pgbg.database.result_rows import OutcomeColumns, Payload, ResultRow, StoredPart, StoredResult
+
+if TYPE_CHECKING:
+    from celery_pgbg.backend import PostgresBackend
+
+TaskMeta: TypeAlias = dict[str, Any]
+
+#: PostgreSQL holds 1 GB in a value, and libpq as much in a message; the rest of the message is small.
+MAX_VALUE_BYTES = 1_073_741_823 - 16_777_216
+
+#: What has a column of its own; the rest of a task's meta is encoded with the serializer.
+_COLUMNS = ("traceback", "date_done", "group_id", "parent_id", "name", "worker", "retries", "queue")
+
+
+class TaskMetas:
+    """Encodes and decodes with the backend's serializer.
+
+    Args:
+        backend: whose serializer it is.
+    """
+
+    def __init__(self, backend: PostgresBackend) -> None:
+        self._backend = backend
+
+    def encoded(self, data: Any) -> Payload:
+        """Encode a value.
+
+        Raises:
+            kombu.exceptions.EncodeError: the serializer cannot encode it.
+            BackendStoreError: it is larger than PostgreSQL can hold.
+        """
+        encoded = self._backend.encode(data)
+        value = encoded.encode() if isinstance(encoded, str) else encoded
+        if len(value) > MAX_VALUE_BYTES:
+            raise BackendStoreError(f"a result of {len(value)} bytes is larger than PostgreSQL can hold (1 GB)")
+        return Payload(self._backend.content_type, self._backend.content_encoding, value)
+
+    def no_value(self) -> Payload:
+        """Say only how the rest of a row is encoded."""
+        return Payload(self._backend.content_type, self._backend.content_encoding, None)
+
+    def decoded(self, value: bytes, content_type: str | None, content_encoding: str | None) -> Any:
+        """Decode a value, whichever serializer wrote it, if ``result_accept_content`` allows that."""
+        # Celery 5.7 can compress results, and marks those.
+        decompress: Callable[[bytes], bytes] = getattr(base, "decompress_payload", bytes)
+        return loads(decompress(value), content_type, content_encoding, accept=self._backend.accept)
+
+    def value_of(self, row: StoredResult | StoredPart) -> tuple[str, Any]:
+        """Decode a stored value, or the outcome that stands for it.
+
+        Returns:
+            State and value: FAILURE and the error where Python cannot hold the outcome's value. PENDING
+            where the outcome has expired, as an expired result is.
+        """
+        if row.attempt is not None and (row.outcome_attempt is not None or row.status not in states.READY_STATES):
+            return _outcome_of(row)
+        if row.status is None or row.value is None:
+            return states.PENDING, None
+        value = self.decoded(row.value, row.content_type, row.content_encoding)
+        return row.status, self._backend.exception_to_python(value) if row.status in states.EXCEPTION_STATES else value
+
+    def row_of(self, task_id: str, meta: TaskMeta) -> ResultRow:
+        """Make the row of a task's meta, without its result."""
+        rest = {name: value for name, value in meta.items() if value is not None and name not in ("status", "result")}
+        columns = {name: _storable(rest.pop(name, None)) for name in _COLUMNS}
+        if not rest.get("children"):
+            rest.pop("children", None)
+        details = self.encoded(rest).value if rest else None
+        return ResultRow(task_id=task_id, status=meta["status"], details=details, **columns)
+
+    def meta_of(self, row: StoredResult) -> TaskMeta:
+        """Make a task's meta; without children, where only its outcome is there yet."""
+        status, value = (states.PENDING, None) if row.forgotten else self.value_of(row)
+        meta: TaskMeta = {"task_id": row.task_id, "status": status, "result": value, "traceback": row.traceback}
+        done = row.date_done or row.finished_at
+        meta["date_done"] = done and done.astimezone(timezone.utc)
+        if row.status is None or row.forgotten:
+            return meta
+        meta |= {name: value for name in _COLUMNS[2:] if (value := getattr(row, name)) is not None}
+        meta["children"] = []
+        if row.details is not None:
+            meta |= self.decoded(row.details, row.content_type, row.content_encoding)
+        return meta
+
+
+def _outcome_of(row: OutcomeColumns) -> tuple[str, Any]:
+    try:
+        return states.SUCCESS, row.outcome_value()
+    except (psycopg.Error, ValueError, OverflowError) as exc:
+        message = f"the statement committed, but a value of its result cannot be loaded: {exc}"
+        return states.FAILURE, psycopg.DataError(message)
+
+
+def _storable(value: Any) -> Any:
+    """PostgreSQL's text has no NUL, which an error's message in a traceback may have."""
+    return value.replace("\x00", "\\x00") if isinstance(value, str) else value
