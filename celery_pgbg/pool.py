@@ -12,7 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import psycopg
 from celery.concurrency.base import BasePool
+from celery.worker import state
 
 from celery_pgbg.deadlines import Deadlines
 from celery_pgbg.errors import ConfigurationError, SessionLost
@@ -76,7 +78,7 @@ class TaskPool(BasePool):
             capabilities = runner_of(self.app, alias).launchers[0].capabilities
         except SessionLost as exc:
             logger.warning("database %s: %s; SQL tasks will wait for it", name, exc)
-        except ConfigurationError as exc:
+        except (ConfigurationError, psycopg.Error) as exc:
             logger.error("database %s: %s; SQL tasks will fail until that is mended", name, exc)
         else:
             logger.info(
@@ -94,20 +96,35 @@ class TaskPool(BasePool):
                 )
 
     def on_stop(self) -> None:
-        """Warm shutdown: wait for what runs, then end the sessions."""
+        """Warm shutdown: wait for what runs. Celery calls this for a cold shutdown as well."""
+        if state.should_terminate not in (None, False):
+            self.on_terminate()
+            return
         with self._lock:
+            self._give_up_waiting()
             self._ended.wait_for(lambda: not self._busy)
         self._drain_hub()
         close_runners()
 
     def on_terminate(self) -> None:
         """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says."""
-        for run in self._all_runs():
-            self._leave(run)
         with self._lock:
+            self._give_up_waiting()
+            for run in self._all_runs():
+                self._leave(run)
             self._ended.wait_for(lambda: not any(run.is_sql for run in self._all_runs()), _LEAVE_SECONDS)
         self._drain_hub()
         close_runners()
+
+    def _give_up_waiting(self) -> None:
+        """Start nothing more. What was not accepted goes back to the broker, as Celery's pools do it."""
+        while self._waiting:
+            run = self._waiting.popleft()
+            self._busy += 1
+            self._forget(run)
+        for run in self._all_runs():
+            if run.is_sql and run.pid is None:
+                run.interrupt(Interruption.DETACH)
 
     # --- running -------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded, WorkerLostError
 
 from celery_pgbg.database.values import to_exception
-from celery_pgbg.errors import ResultTooLarge, TaskDefinitionError
+from celery_pgbg.errors import BindingError, ResultTooLarge, TaskDefinitionError
 from celery_pgbg.handles import Attempt
 from celery_pgbg.options import TaskOptions
 from celery_pgbg.orders import Interruption, Order, Watch
@@ -75,7 +75,11 @@ class SQLTask(Task):
         task_run = current_run(self.request.id)
         watch = task_run.make_watch(order.attempt) if task_run else Watch(order.attempt)
         runner = runner_of(self.app, self.database)
-        return self._conclude(runner.run(order, watch), watch, task_run)
+        try:
+            ending = runner.run(order, watch)
+        except BindingError as exc:
+            raise BindingError(f"{self.name}: {exc}") from exc
+        return self._conclude(ending, watch, task_run)
 
     def make_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Order:
         """Call the body, and put its statement together with the arguments and the options.

@@ -62,11 +62,9 @@ class Arrivals:
         Args:
             task_ids: what to wait for.
             timeout: seconds; a result that is there already is yielded also with 0.
-            interval: the longest pause between looks where notifications do not arrive, and between
-                calls of ``on_interval``.
+            interval: the longest pause between looks without notifications, and between calls of ``on_interval``.
             on_interval: called now and then; may raise to end the waiting.
-            also: other tasks whose end is a reason to call ``on_interval``, which then is called only
-                when one of all these has ended.
+            also: other tasks; where given, ``on_interval`` is called only as one of all these ends.
             only_now: yield only what is there already.
 
         Raises:

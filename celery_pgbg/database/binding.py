@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import BindingError
+
+#: How psycopg begins to say that placeholders have no argument; their names follow.
+_MISSING = "query parameter missing: "
 
 
 def bind(session: Session, query: Any, params: Any) -> str:
@@ -19,7 +23,15 @@ def bind(session: Session, query: Any, params: Any) -> str:
     try:
         return psycopg.ClientCursor(session).mogrify(query, params)
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, TypeError) as exc:
-        raise BindingError(f"the statement cannot be bound to its arguments: {exc}") from exc
+        raise BindingError(_explain(str(exc), params)) from exc
+
+
+def _explain(message: str, params: Any) -> str:
+    missing = message.removeprefix(_MISSING)
+    if missing == message or not isinstance(params, Mapping):
+        return f"the statement cannot be bound to its arguments: {message}"
+    placeholders = ", ".join(f"%({name})s" for name in missing.split(", "))
+    return f"placeholder {placeholders} has no argument; the arguments are: {', '.join(params) or 'none'}"
 
 
 def split(text: str) -> tuple[str | None, str]:

@@ -99,7 +99,6 @@ def detect(session: Session) -> Capabilities:
     if not found.may_launch:
         raise ConfigurationError(
             f"role {session.info.user!r} may not launch background workers in database {database!r}: "
-            f"run `GRANT pgbackground_role TO {session.info.user}` or `celery -A yourproject pgbg install "
-            f"--grant-to {session.info.user}`"
+            f"run `celery -A yourproject pgbg install --grant-to {session.info.user}` as a superuser"
         )
     return found

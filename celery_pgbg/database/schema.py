@@ -6,7 +6,7 @@ from psycopg import errors, sql
 
 from celery_pgbg.database import queries
 from celery_pgbg.database.sessions import Session
-from celery_pgbg.errors import SchemaMissing
+from celery_pgbg.errors import ConfigurationError, SchemaMissing
 
 #: Functions that others need at their creation come first; the rest are resolved when they run.
 _FIRST_FUNCTIONS = ("uint4_at", "lock_key")
@@ -29,13 +29,15 @@ def install_script(grant_to: list[str], up_to: int | None = None) -> str:
 
     Args:
         grant_to: roles that may launch SQL tasks besides the installing one.
-        up_to: the last migration to apply; all where None.
+        up_to: the last migration to apply, without the functions, which are those of the newest; all where None.
     """
     parts = [queries.text("install_prologue")]
     for name in migration_names():
         version = int(name.partition("_")[0])
         if up_to is None or version <= up_to:
             parts.append(_migration(version, name))
+    if up_to is not None:
+        return "\n".join([*parts, "COMMIT;\n"])
     others = [name for name in queries.names("functions") if name not in _FIRST_FUNCTIONS]
     parts += [queries.text(name, "functions") for name in (*_FIRST_FUNCTIONS, *others)]
     parts += [queries.query("install_grants").format(role=sql.Identifier(role)).as_string(None) for role in grant_to]
@@ -91,9 +93,16 @@ def check_installed(session: Session) -> None:
 
     Raises:
         SchemaMissing: not installed, or older than this package.
+        ConfigurationError: this role may not use it.
     """
-    installed = installed_version(session)
-    database = session.info.dbname
+    database, user = session.info.dbname, session.info.user
+    try:
+        installed = installed_version(session)
+    except errors.InsufficientPrivilege as exc:
+        raise ConfigurationError(
+            f"role {user!r} may not launch SQL tasks in database {database!r}: "
+            f"run `celery -A yourproject pgbg install --grant-to {user}` as a superuser"
+        ) from exc
     if installed is None:
         raise SchemaMissing(
             f"database {database!r} has no celery_pgbg schema: run `celery -A yourproject pgbg install`"
