@@ -204,10 +204,17 @@ class Launcher:
         with self._exclusive() as session:
             return read_outcomes(session, attempts)
 
-    def running(self, attempts: list[Attempt]) -> set[Attempt]:
-        """Find those attempts whose recorded worker is alive, whoever launched it."""
+    def running(self, attempts: list[Attempt], was_seen: bool = False) -> set[Attempt]:
+        """Find those attempts whose recorded worker is alive, whoever launched it.
+
+        Args:
+            attempts: whose workers to look for.
+            was_seen: they have shown themselves, so that those not there now have ended. Else one that
+                was launched in the last seconds counts as alive: it may not be visible yet.
+        """
         with self._exclusive() as session:
-            rows = session.execute(queries.query("running_attempts"), attempts_as_arrays(attempts))
+            parameters = {**attempts_as_arrays(attempts), "was_seen": was_seen}
+            rows = session.execute(queries.query("running_attempts"), parameters)
             return {Attempt(task_id, number) for task_id, number in rows}
 
     def terminate(self, attempt: Attempt) -> bool:

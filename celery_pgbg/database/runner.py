@@ -232,7 +232,7 @@ class Runner:
         while (ending := entry.watch.ending) is None:
             try:
                 signalled = signalled or self._signal(entry)
-                if self._is_gone(entry):
+                if self._is_gone(entry, signalled):
                     conclude(self._launcher_of(entry), entry)
                     continue
             except (SessionLost, psycopg.Error) as exc:
@@ -248,13 +248,13 @@ class Runner:
             return True
         return self.launchers[0].terminate(entry.watch.attempt)
 
-    def _is_gone(self, entry: Entry) -> bool:
+    def _is_gone(self, entry: Entry, was_seen: bool) -> bool:
         if entry.owner is not None and entry.handle is not None:
             state = entry.owner.states().get(entry.handle)
             if state is not None:
                 return state == "stopped"
             entry.owner = None
-        return entry.watch.attempt not in self.launchers[0].running([entry.watch.attempt])
+        return entry.watch.attempt not in self.launchers[0].running([entry.watch.attempt], was_seen)
 
     def _launcher_of(self, entry: Entry) -> Launcher:
         return entry.owner or self.launchers[0]

@@ -196,9 +196,7 @@ def test_a_role_that_may_not_launch_is_said_and_works_once_granted(
     # The password has an @ that is not encoded, as users write it.
     written = url_of(dsn, user=plain_role).replace(f"{plain_role}@", f"{plain_role}:p@ss/word:1@")
     shop = on(written)
-    assert_fails(
-        shop, ConfigurationError, "may not launch SQL tasks.*--grant-to pgbg_test_plain"
-    )
+    assert_fails(shop, ConfigurationError, "may not launch SQL tasks.*--grant-to pgbg_test_plain")
     database.execute(sql.SQL("ALTER ROLE {} SET statement_timeout = 0").format(sql.Identifier(plain_role)))
     schema.install(database, [plain_role])
     assert_still_works(shop)

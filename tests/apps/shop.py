@@ -20,6 +20,9 @@ def make_app(broker: str, backend: str, queue: str, **settings: Any) -> Celery:
     app.conf.update(
         worker_pool="celery_pgbg.pool:TaskPool",
         task_default_queue=queue,
+        # Celery workers of other tests would answer, and mark revoked what they do not know.
+        control_exchange=f"{queue}-control",
+        event_exchange=f"{queue}-events",
         broker_connection_retry_on_startup=True,
         worker_prefetch_multiplier=1,
     )
