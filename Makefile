@@ -26,8 +26,15 @@ stop: venv  ## Stop that server
 demo: venv  ## Show it: real flights, a roll-up, a revoke; starts and stops all it needs
 	$(BIN)/python example_project/demo.py
 
+# The conformance tests of pg_background, where they lie beside the project; they fill the whole server.
+CONFORMANCE := $(wildcard ../shared/conformance/test_*.py)
+
 test: venv  ## Run all tests; starts the servers it needs
-	$(BIN)/python -m pytest
+ifneq ($(CONFORMANCE),)
+	PGBG_CONFORMANCE_DSN="$$($(BIN)/python -m celery_pgbg.devserver start)" \
+		$(BIN)/python -m pytest -q -c /dev/null -p no:cacheprovider $(CONFORMANCE)
+endif
+	$(BIN)/python -m pytest --numprocesses 4
 
 lint: venv  ## Style, types and layers
 	$(BIN)/ruff check .

@@ -50,17 +50,16 @@ class RedisServer:
             raise DevServerError("no Redis answers on 127.0.0.1:6379 and no redis-server is installed")
         self._folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
+        pidfile, log = self._folder / "pid", self._folder / "log"
         command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-        with (self._folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                command, cwd=self._folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        state.write_text(f"{process.pid} {port}")
+        command += ["--daemonize", "yes", "--pidfile", str(pidfile), "--logfile", str(log), "--dir", str(self._folder)]
+        subprocess.run(command, check=True, capture_output=True)
         deadline = time.monotonic() + 20
-        while not answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise DevServerError(f"redis-server does not start:\n{(self._folder / 'log').read_text()[-1000:]}")
+        while not (answers(port) and pidfile.exists()):
+            if time.monotonic() > deadline:
+                raise DevServerError(f"redis-server does not start:\n{log.read_text()[-1000:]}")
             time.sleep(0.05)
+        state.write_text(f"{int(pidfile.read_text())} {port}")
         return f"redis://127.0.0.1:{port}"
 
     def stop(self) -> None:

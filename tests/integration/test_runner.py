@@ -120,7 +120,8 @@ def test_every_type_comes_back_as_psycopg_gives_it(runner: Runner, database: Any
     database.execute("DROP TYPE IF EXISTS mood; CREATE TYPE mood AS ENUM ('happy')")
     database.execute("DROP DOMAIN IF EXISTS positive; CREATE DOMAIN positive AS int CHECK (value > 0)")
     query = """
-        SELECT 1::int2 AS a, 2::int8 AS b, 1.50::numeric AS c, 0.5::float8 AS d, true AS e, 'x'::text AS f, NULL::int AS g,
+        SELECT 1::int2 AS a, 2::int8 AS b, 1.50::numeric AS c, 0.5::float8 AS d, true AS e, 'x'::text AS f,
+            NULL::int AS g,
             '\\x00ff'::bytea AS h, '2026-02-03'::date AS i, '10:11:12.5'::time AS j, '1 day 2 hours'::interval AS k,
             '2026-02-03 04:05:06+00'::timestamptz AS l, '2026-02-03 04:05:06'::timestamp AS m,
             ARRAY[[1, 2], [3, NULL]] AS n, '{"a": [1, "x"]}'::jsonb AS o, '[1,5)'::int4range AS p,

@@ -1,0 +1,158 @@
+"""The development server: started, found, crashed, interrupted, stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from celery_pgbg.devserver import DevServer, DevServerError, private_root
+from celery_pgbg.devserver.brokers import RedisServer, answers
+from tests.fix_server import missing
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def server() -> Iterator[DevServer]:
+    """A server of the test's own, in the shared root."""
+    made = DevServer(f"test-{os.getpid()}")
+    try:
+        made.start(max_worker_processes=10, fsync=False)
+    except DevServerError as exc:
+        missing(str(exc))
+    yield made
+    made.stop(purge=True)
+
+
+def one(dsn: str, query: str) -> object:
+    """One value."""
+    with psycopg.connect(dsn) as session:
+        row = session.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_starting_twice_is_starting_once(server: DevServer) -> None:
+    dsn = server.start(max_worker_processes=10, fsync=False)
+    started = one(dsn, "SELECT pg_postmaster_start_time()")
+    assert server.start(max_worker_processes=10, fsync=False) == dsn
+    assert one(dsn, "SELECT pg_postmaster_start_time()") == started
+    status = server.status()
+    assert status is not None
+    assert status.dsn == dsn
+
+
+def test_other_settings_restart_it(server: DevServer) -> None:
+    assert one(server.start(max_worker_processes=11, fsync=False), "SHOW max_worker_processes") == "11"
+
+
+@pytest.mark.parametrize("ending", ["crash", "restart fast", "restart immediate"])
+def test_it_comes_back_with_its_data(server: DevServer, ending: str) -> None:
+    dsn = server.dsn
+    assert dsn is not None
+    with psycopg.connect(dsn, autocommit=True) as session:
+        session.execute("CREATE TABLE kept AS SELECT 1 AS one; CHECKPOINT")
+    if ending == "crash":
+        server.crash()
+        assert server.status() is None
+        server.start(max_worker_processes=10, fsync=False)
+    else:
+        server.restart(ending.partition(" ")[2])
+    assert server.dsn == dsn
+    assert one(dsn, "SELECT one FROM kept") == 1
+
+
+def test_it_stops_and_leaves_nothing(server: DevServer) -> None:
+    assert server.stop(purge=True)
+    assert server.dsn is None
+    assert server.status() is None
+    assert not server.stop()
+    assert private_root.mounts_below(server.directory) == []
+
+
+def run(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """The command line, in an empty directory and without PGBG_DSN."""
+    environment = {key: value for key, value in os.environ.items() if key != "PGBG_DSN"}
+    environment["PGBG_DEVSERVER_DIR"] = str(directory)
+    command = [sys.executable, "-m", "celery_pgbg.devserver", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_asking_where_nothing_runs_has_its_exit_codes(tmp_path: Path) -> None:
+    assert run("status", directory=tmp_path).returncode == 3
+    asked = run("dsn", directory=tmp_path)
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert "not running" in asked.stderr
+    assert run("stop", directory=tmp_path).returncode == 0
+
+
+def test_an_interrupted_download_leaves_nothing(tmp_path: Path) -> None:
+    if not private_root.can_make():
+        pytest.skip("needs root on Debian")
+    environment = {**os.environ, "PGBG_DEVSERVER_DIR": str(tmp_path)}
+    environment.pop("PGBG_DSN", None)
+    command = [sys.executable, "-m", "celery_pgbg.devserver", "start"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually("it has begun", lambda: list(tmp_path.glob("root.partial-*/*")))
+    process.send_signal(signal.SIGTERM)
+    _, progress = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "making a private root" in progress
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]
+    assert private_root.mounts_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "sources.list",
+            "# deb http://no.example/debian x main\ndeb [trusted=yes] http://mirror.example/debian x main\n",
+        ),
+        ("sources.list.d/debian.sources", "Types: deb\nURIs: http://mirror.example/debian\nSuites: x\n"),
+    ],
+)
+def test_the_mirror_is_read_from_apts_own_configuration(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    (tmp_path / "sources.list.d").mkdir(exist_ok=True)
+    (tmp_path / "sources.list.d" / "a.list").write_text("deb http://other.example/node_20.x x main\n")
+    assert private_root.debian_mirror(tmp_path) == "http://mirror.example/debian"
+
+
+def test_no_mirror_is_said_with_the_three_ways(tmp_path: Path) -> None:
+    with pytest.raises(DevServerError, match="docker compose up"):
+        private_root.debian_mirror(tmp_path)
+
+
+def test_a_redis_of_our_own_is_started_and_stopped(tmp_path: Path) -> None:
+    redis = RedisServer("test", tmp_path)
+    try:
+        url = redis.start()
+    except DevServerError as exc:
+        missing(str(exc))
+    assert redis.start() == url
+    port = int(url.rpartition(":")[2])
+    assert answers(port)
+    redis.stop()
+    eventually("it is gone", lambda: not answers(port))
+
+
+def test_pgbg_dsn_is_verified_and_taken(server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
+    environment = {**os.environ, "PGBG_DSN": server_dsn}
+    arguments = [sys.executable, "-m", "celery_pgbg.devserver", "start"]
+    done = command(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == server_dsn
+    environment["PGBG_DSN"] = "postgresql://postgres@127.0.0.1:1/x"
+    refused = command(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "PGBG_DSN" in refused.stderr
+    assert "Traceback" not in refused.stderr
