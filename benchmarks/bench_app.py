@@ -1,0 +1,52 @@
+"""The Celery app that is measured: the same statements on our pool and on Celery's threads pool."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import psycopg
+from celery import Celery
+
+from celery_pgbg import SQLTask
+
+DSN = os.environ.get("BENCH_DSN", "")
+
+app = Celery(
+    "bench",
+    broker=os.environ.get("BENCH_BROKER", "memory://"),
+    backend=os.environ.get("BENCH_BACKEND", "cache+memory://"),
+    set_as_current=False,
+)
+app.conf.update(
+    pgbg_dsn=DSN or None,
+    pgbg_launchers=int(os.environ.get("BENCH_LAUNCHERS", "2")),
+    task_default_queue=os.environ.get("BENCH_QUEUE", "bench"),
+    control_exchange=os.environ.get("BENCH_QUEUE", "bench") + "-control",
+    broker_connection_retry_on_startup=True,
+    worker_prefetch_multiplier=4,
+)
+
+_local = threading.local()
+
+
+@app.task(base=SQLTask, name="bench.background", returns="value", shared=False)
+def background(seconds: float = 0) -> str:
+    """The statement in a background worker."""
+    return "SELECT pg_sleep(%(seconds)s)::text" if seconds else "SELECT 1"
+
+
+@app.task(base=SQLTask, name="bench.committed_at", returns="value", shared=False)
+def committed_at() -> str:
+    """The server's clock as late in the statement as can be."""
+    return "SELECT extract(epoch FROM clock_timestamp())::float8"
+
+
+@app.task(name="bench.threaded", shared=False)
+def threaded(seconds: float = 0) -> object:
+    """The same statement on a connection that the thread keeps."""
+    if not hasattr(_local, "session"):
+        _local.session = psycopg.connect(DSN, autocommit=True)
+    query = ("SELECT pg_sleep(%s)::text", [seconds]) if seconds else ("SELECT 1", None)
+    row = _local.session.execute(*query).fetchone()
+    return row[0]

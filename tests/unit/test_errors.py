@@ -1,0 +1,51 @@
+"""Errors survive pickle and Celery's JSON, message and class."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import psycopg
+import pytest
+from celery import Celery
+
+from celery_pgbg import errors
+from celery_pgbg.database.values import to_exception
+from celery_pgbg.outcomes import ErrorReport
+
+OURS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PgbgError)]
+PSYCOPGS = [
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.RaiseException,
+    psycopg.OperationalError,
+]
+
+
+@pytest.mark.parametrize("kind", [*OURS, *PSYCOPGS])
+def test_an_error_survives_pickle_and_json(kind: type[Exception]) -> None:
+    error = kind("what happened")
+    backend = Celery(backend="cache+memory://", set_as_current=False).backend
+    for back in (
+        pickle.loads(pickle.dumps(error)),
+        backend.exception_to_python(backend.prepare_exception(error, "json")),
+    ):
+        assert type(back) is kind
+        assert back.args == ("what happened",)
+
+
+def test_a_servers_error_is_what_psycopg_would_have_raised() -> None:
+    fields = {"message_detail": "Key exists.", "constraint_name": "c"}
+    error = to_exception(ErrorReport("23505", "duplicate key", fields))
+    assert type(error) is psycopg.errors.UniqueViolation
+    assert str(error) == "duplicate key\nDETAIL:  Key exists."
+    assert (error.sqlstate, error.diag.constraint_name, error.diag.message_primary) == ("23505", "c", "duplicate key")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.sqlstate, again.diag.constraint_name) == ("23505", "c")
+
+
+def test_a_code_of_the_users_own_keeps_its_sqlstate() -> None:
+    error = to_exception(ErrorReport("MY001", "mine"))
+    assert isinstance(error, psycopg.DatabaseError)
+    assert error.sqlstate == "MY001"
