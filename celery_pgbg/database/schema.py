@@ -9,7 +9,7 @@ from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import ConfigurationError, SchemaMissing
 
 #: Functions that others need at their creation come first; the rest are resolved when they run.
-_FIRST_FUNCTIONS = ("uint4_at", "lock_key")
+_FIRST_FUNCTIONS = ("lock_key", "base_type")
 
 
 def migration_names() -> list[str]:

@@ -30,6 +30,10 @@ AS $$
 #variable_conflict use_column
 DECLARE
     launch_xid CONSTANT xid8 := pg_current_xact_id();
+    gate_key CONSTANT bigint := celery_pgbg.lock_key('gate', launch_xid::text);
+    attempt_key CONSTANT bigint := celery_pgbg.lock_key('attempt', launch.attempt || ' ' || launch.task_id);
+    is_first boolean := true;
+    is_running boolean;
     setting record;
     work text;
 BEGIN
@@ -41,20 +45,23 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT e.pid, e.cookie INTO launch.pid, launch.cookie
+    SELECT e.pid, e.cookie, celery_pgbg.is_running(e.pid, e.application_name, e.launched_at)
+    INTO launch.pid, launch.cookie, is_running
     FROM celery_pgbg.execution AS e
-    WHERE e.task_id = launch.task_id AND e.attempt = launch.attempt
-        AND celery_pgbg.is_running(e.pid, e.application_name, e.launched_at);
+    WHERE e.task_id = launch.task_id AND e.attempt = launch.attempt;
     IF FOUND THEN
-        launch.state := 'attached';
-        RETURN;
+        IF is_running THEN
+            launch.state := 'attached';
+            RETURN;
+        END IF;
+        is_first := false;
     END IF;
 
-    PERFORM pg_advisory_xact_lock(celery_pgbg.lock_key('gate', launch_xid::text));
+    PERFORM pg_advisory_xact_lock(gate_key);
     work := format(
-        'SELECT celery_pgbg.run_v1(%L, %s, %L, %L, %L, %L, %L, %s, %L)',
-        launch.task_id, launch.attempt, launch_xid, launch.preamble, launch.statement, launch.returns,
-        launch.role_name, launch.max_result_bytes, launch.notify
+        'SELECT celery_pgbg.run_v1(%L, %s, %L, %s, %s, %L, %L, %L, %L, %L, %s, %L)',
+        launch.task_id, launch.attempt, launch_xid, gate_key, attempt_key, is_first, launch.preamble,
+        launch.statement, launch.returns, launch.role_name, launch.max_result_bytes, launch.notify
     );
     -- The worker inherits these; they end with this transaction.
     FOR setting IN SELECT s.key, s.value FROM jsonb_each_text(launch.settings) AS s LOOP

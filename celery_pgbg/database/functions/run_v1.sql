@@ -3,15 +3,23 @@
 -- Waits for the gate, ends quietly where the launching transaction rolled back or another worker
 -- left an outcome, and else runs the statement in a subtransaction. An error rolls that back and is
 -- itself the outcome. A cancel or a time limit is not caught: it leaves no outcome at all.
---
 -- Returns NULL, as text because a launcher must name the type to read an error from a handle.
 --
 -- Whether the launching transaction committed is asked of the transaction log, not of a table,
 -- because under REPEATABLE READ this transaction's snapshot is older than that commit.
+--
+-- A cursor tells, without executing anything, whether the statement returns rows: opening one for
+-- a statement that does not is invalid_cursor_definition. "row" and "value" then go without the
+-- cursor, which would rule out a parallel plan.
+--
+-- One function, and few expressions: each worker is a new process that plans every one of them anew.
 CREATE OR REPLACE FUNCTION celery_pgbg.run_v1(
     task_id text,
     attempt integer,
     launch_xid xid8,
+    gate_key bigint,
+    attempt_key bigint,
+    is_first boolean,
     preamble text,
     statement text,
     returns text,
@@ -24,19 +32,35 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     launching_role CONSTANT text := current_setting('role');
-    outcome celery_pgbg.outcome;
+    started_at timestamptz;
+    succeeded boolean;
+    results refcursor;
+    item record;
+    row_text text;
+    row_texts text[];
+    result_bytes bigint := 0;
+    row_count bigint;
+    column_names text[];
+    first_item record;
+    first_row bytea;
+    error_sqlstate text;
+    error_message text;
+    error_fields jsonb;
 BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared(celery_pgbg.lock_key('gate', launch_xid::text));
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(gate_key);
     IF pg_catalog.pg_xact_status(launch_xid) IS DISTINCT FROM 'committed' THEN
         RETURN NULL;
     END IF;
-    PERFORM pg_catalog.pg_advisory_xact_lock(celery_pgbg.lock_key('attempt', attempt || ' ' || task_id));
-    IF EXISTS (SELECT FROM celery_pgbg.outcome AS o WHERE o.task_id = run_v1.task_id AND o.attempt = run_v1.attempt)
-    THEN
-        RETURN NULL;
+    PERFORM pg_catalog.pg_advisory_xact_lock(attempt_key);
+    IF NOT is_first THEN
+        IF EXISTS (
+            SELECT FROM celery_pgbg.outcome AS o WHERE o.task_id = run_v1.task_id AND o.attempt = run_v1.attempt
+        ) THEN
+            RETURN NULL;
+        END IF;
     END IF;
 
-    outcome.started_at := pg_catalog.clock_timestamp();
+    started_at := pg_catalog.clock_timestamp();
     BEGIN
         IF role_name IS NOT NULL THEN
             PERFORM pg_catalog.set_config('role', role_name, true);
@@ -44,15 +68,80 @@ BEGIN
         IF preamble IS NOT NULL THEN
             EXECUTE preamble;
         END IF;
-        outcome := celery_pgbg.collect_v1(outcome, statement, returns, max_result_bytes);
+
+        IF returns IS DISTINCT FROM 'count' THEN
+            BEGIN
+                OPEN results FOR EXECUTE statement;
+            EXCEPTION WHEN invalid_cursor_definition THEN
+                results := NULL;
+            END;
+        END IF;
+        IF results IS NULL THEN
+            IF returns <> 'count' THEN
+                RAISE invalid_parameter_value USING
+                    MESSAGE = 'the task has returns="' || returns || '", but its statement returns no rows',
+                    HINT = 'Add RETURNING to the statement, or use returns="count".';
+            END IF;
+            EXECUTE statement;
+            GET DIAGNOSTICS row_count = ROW_COUNT;
+            returns := 'count';
+        ELSIF returns IN ('row', 'value') THEN
+            CLOSE results;
+            EXECUTE statement INTO item;
+            GET DIAGNOSTICS row_count = ROW_COUNT;
+            IF row_count > 0 THEN
+                first_item := item;
+                row_text := item::text;
+                row_texts := ARRAY[row_text];
+                result_bytes := octet_length(row_text);
+            END IF;
+        ELSE
+            returns := 'rows';
+            row_count := 0;
+            LOOP
+                FETCH results INTO item;
+                EXIT WHEN NOT FOUND;
+                row_text := item::text;
+                result_bytes := result_bytes + octet_length(row_text);
+                EXIT WHEN result_bytes > max_result_bytes;
+                row_texts := array_append(row_texts, row_text);
+                row_count := row_count + 1;
+                IF row_count = 1 THEN
+                    first_item := item;
+                END IF;
+            END LOOP;
+            CLOSE results;
+        END IF;
+        IF result_bytes > max_result_bytes THEN
+            RAISE program_limit_exceeded USING
+                MESSAGE = 'the result is larger than pgbg_max_result_bytes (' || max_result_bytes || ' bytes)',
+                DETAIL = 'The statement was rolled back.',
+                HINT = 'Return fewer rows, write them to a table, or raise pgbg_max_result_bytes.',
+                TABLE = 'celery_pgbg.outcome';
+        END IF;
+        IF row_texts IS NOT NULL THEN
+            column_names := ARRAY(SELECT json_object_keys(row_to_json(first_item)));
+            BEGIN
+                first_row := record_send(first_item);
+            EXCEPTION WHEN undefined_function THEN
+                -- a type without a binary form: all are read as text
+                first_row := NULL;
+            END;
+        END IF;
+
         SET CONSTRAINTS ALL IMMEDIATE;
-        PERFORM pg_catalog.set_config('role', launching_role, true);
-        outcome.succeeded := true;
+        IF role_name IS NOT NULL THEN
+            PERFORM pg_catalog.set_config('role', launching_role, true);
+        END IF;
+        succeeded := true;
     EXCEPTION WHEN assert_failure OR OTHERS THEN
-        outcome.succeeded := false;
+        succeeded := false;
+        row_texts := NULL;
+        row_count := NULL;
+        first_row := NULL;
         GET STACKED DIAGNOSTICS
-            outcome.sqlstate = RETURNED_SQLSTATE,
-            outcome.message = MESSAGE_TEXT;
+            error_sqlstate = RETURNED_SQLSTATE,
+            error_message = MESSAGE_TEXT;
         DECLARE
             detail text;
             hint text;
@@ -72,7 +161,7 @@ BEGIN
                 column_name = COLUMN_NAME,
                 datatype_name = PG_DATATYPE_NAME,
                 constraint_name = CONSTRAINT_NAME;
-            outcome.error_fields := pg_catalog.jsonb_build_object(
+            error_fields := pg_catalog.jsonb_build_object(
                 'message_detail', nullif(detail, ''), 'message_hint', nullif(hint, ''),
                 'context', nullif(context, ''), 'schema_name', nullif(schema_name, ''),
                 'table_name', nullif(table_name, ''), 'column_name', nullif(column_name, ''),
@@ -83,11 +172,11 @@ BEGIN
 
     INSERT INTO celery_pgbg.outcome (
         task_id, attempt, succeeded, pid, started_at, finished_at, returns, row_count,
-        column_names, column_types, row_texts, sqlstate, message, error_fields
+        column_names, first_row, row_texts, sqlstate, message, error_fields
     ) VALUES (
-        task_id, attempt, outcome.succeeded, pg_catalog.pg_backend_pid(), outcome.started_at,
-        pg_catalog.clock_timestamp(), outcome.returns, outcome.row_count, outcome.column_names,
-        outcome.column_types, outcome.row_texts, outcome.sqlstate, outcome.message, outcome.error_fields
+        task_id, attempt, succeeded, pg_catalog.pg_backend_pid(), started_at,
+        pg_catalog.clock_timestamp(), returns, row_count,
+        column_names, first_row, row_texts, error_sqlstate, error_message, error_fields
     );
     IF notify THEN
         PERFORM pg_catalog.pg_notify('celery_pgbg_outcome', attempt || ' ' || task_id);

@@ -35,7 +35,8 @@ CREATE TABLE celery_pgbg.outcome (
     row_count bigint,
     command_tag text,
     column_names text[],
-    column_types oid[],
+    -- the first row in binary form, which tells the columns' types
+    first_row bytea,
     -- each row as PostgreSQL prints a composite value
     row_texts text[],
     sqlstate text,

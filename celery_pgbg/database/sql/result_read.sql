@@ -6,13 +6,13 @@ SELECT
     stored.traceback, stored.date_done, stored.group_id, stored.parent_id,
     stored.name, stored.worker, stored.retries, stored.queue,
     outcome.attempt, outcome.finished_at, outcome.returns, outcome.row_count, outcome.command_tag,
-    outcome.column_names, outcome.column_types, outcome.row_texts
+    outcome.column_names, celery_pgbg.column_types(outcome.first_row) AS column_types, outcome.row_texts
 FROM unnest(%(task_ids)s::text[]) AS wanted (task_id)
 LEFT JOIN celery_pgbg.result AS stored ON stored.task_id = wanted.task_id
 LEFT JOIN LATERAL (
     SELECT
         o.attempt, o.succeeded, o.finished_at, o.returns, o.row_count, o.command_tag,
-        o.column_names, o.column_types, o.row_texts
+        o.column_names, o.first_row, o.row_texts
     FROM celery_pgbg.outcome AS o
     WHERE o.task_id = wanted.task_id
         AND (stored.outcome_attempt IS NULL OR o.attempt = stored.outcome_attempt)
