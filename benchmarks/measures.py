@@ -67,9 +67,16 @@ def bare_loop(dsn: str, sessions: int, number: int) -> float:
 
 
 def through_celery(worker: Worker, name: str, number: int, *args: Any) -> float:
-    """A group of tasks, sent and waited for."""
+    """Tasks that wait in the queue when the Celery worker begins to consume, until all results are there."""
     task = worker.app.tasks[name]
-    return rate(number, lambda: group(task.s(*args) for _ in range(number)).apply_async().get(timeout=300))
+    worker.consume(False)
+    results = group(task.s(*args) for _ in range(number)).apply_async()
+
+    def work() -> None:
+        worker.consume(True)
+        results.get(timeout=300)
+
+    return rate(number, work)
 
 
 def through_runner(dsn: str, sessions: int, number: int) -> float:

@@ -99,6 +99,14 @@ class Worker:
 
         return importlib.reload(bench_app).app
 
+    def consume(self, on: bool) -> None:
+        """Let the Celery worker take messages, or none."""
+        queue = self.environment["BENCH_QUEUE"]
+        if on:
+            self.app.control.add_consumer(queue)
+        else:
+            self.app.control.cancel_consumer(queue, reply=True, timeout=1)
+
     def __enter__(self) -> Worker:
         deadline = time.monotonic() + 60
         while " ready." not in self._log.read_text():
