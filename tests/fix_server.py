@@ -14,7 +14,7 @@ from psycopg import sql
 
 from celery_pgbg.database import schema
 from celery_pgbg.devserver import DevServer, DevServerError
-from celery_pgbg.devserver.brokers import RedisServer, answers
+from celery_pgbg.devserver.brokers import Broker, RabbitServer, RedisServer
 
 
 def missing(what: str) -> NoReturn:
@@ -91,17 +91,20 @@ def table(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A Redis, without a database number."""
-    server = RedisServer("tests")
-    try:
-        yield server.find_or_start()
-    except DevServerError as exc:
-        missing(str(exc))
-    server.stop()
+    yield from broker(RedisServer(f"tests-{os.getpid()}"))
 
 
 @pytest.fixture(scope="session")
-def amqp_url() -> str:
+def amqp_url() -> Iterator[str]:
     """A RabbitMQ."""
-    if not answers(5672):
-        missing("no RabbitMQ answers on 127.0.0.1:5672")
-    return "amqp://guest:guest@127.0.0.1:5672//"
+    yield from broker(RabbitServer(f"tests-{os.getpid()}"))
+
+
+def broker(server: Broker) -> Iterator[str]:
+    """The usual one, else one of our own that ends with the tests."""
+    try:
+        url = server.find_or_start()
+    except DevServerError as exc:
+        missing(str(exc))
+    yield url
+    server.purge()

@@ -1,4 +1,4 @@
-"""``python -m celery_pgbg.devserver start|stop|status|dsn|redis``."""
+"""``python -m celery_pgbg.devserver start|stop|status|dsn|redis|rabbitmq``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import psycopg
 
-from celery_pgbg.devserver.brokers import RedisServer
+from celery_pgbg.devserver.brokers import RabbitServer, RedisServer
 from celery_pgbg.devserver.errors import DevServerError
 from celery_pgbg.devserver.server import DevServer
 
+_WHAT = "A real PostgreSQL with the real pg_background, for development, tests and the demo."
+
+#: The exit code that init scripts give for a program that is not running.
 _NOT_RUNNING = 3
 
 
@@ -22,9 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     options = _parser().parse_args(arguments)
     try:
-        return int(options.command(options))
+        return int(options.run(options))
     except DevServerError as exc:
         print(exc, file=sys.stderr)
+        return 1
+    except PermissionError as exc:
+        print(f"{exc}: run it as the user who started the server", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; nothing half-made is left behind", file=sys.stderr)
@@ -32,21 +39,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m celery_pgbg.devserver", description=__doc__)
-    parser.add_argument("--name", default="default", help="which server, where several run side by side")
-    commands = parser.add_subparsers(required=True, metavar="start|stop|status|dsn|redis")
-    start = commands.add_parser("start", help="start it unless it runs, and print its DSN")
-    start.add_argument("--max-worker-processes", type=int, default=100, metavar="N")
-    start.add_argument("--no-fsync", action="store_true", help="faster, and not durable")
-    start.set_defaults(command=_start)
-    stop = commands.add_parser("stop", help="stop it")
-    stop.add_argument("--purge", action="store_true", help="delete its data and the private root too")
-    stop.set_defaults(command=_stop)
-    commands.add_parser("status", help="tell what runs; exit code 3 if nothing does").set_defaults(command=_status)
-    commands.add_parser("dsn", help="print the DSN; exit code 1 if it does not run").set_defaults(command=_dsn)
-    redis = commands.add_parser("redis", help="print the URL of a Redis, started if none answers")
-    redis.add_argument("--stop", action="store_true", help="stop the one that was started")
-    redis.set_defaults(command=_redis)
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument(
+        "--name", default=argparse.SUPPRESS, help="which server, where several run side by side (default: default)"
+    )
+    parser = argparse.ArgumentParser(prog="python -m celery_pgbg.devserver", description=_WHAT, parents=[named])
+    parser.set_defaults(name="default")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(command: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(command, help=text, description=text, parents=[named])
+        added.set_defaults(run=run)
+        return added
+
+    start = add("start", _start, "start PostgreSQL unless it runs, and print its DSN")
+    start.add_argument("--max-worker-processes", type=int, metavar="N", help="at first 100; then kept until changed")
+    durable = start.add_mutually_exclusive_group()
+    durable.add_argument("--no-fsync", dest="fsync", action="store_false", default=None, help="faster, not durable")
+    durable.add_argument("--fsync", dest="fsync", action="store_true", default=None, help="durable, as at first")
+    stop = add("stop", _stop, "stop it")
+    stop.add_argument("--purge", action="store_true", help="delete its data and its brokers, and the private root too")
+    add("status", _status, "tell what runs; exit code 3 if nothing does")
+    add("dsn", _dsn, "print the DSN; exit code 1 if it does not run")
+    for broker, kind in (("redis", RedisServer), ("rabbitmq", RabbitServer)):
+        added = add(broker, _broker, f"print the URL of a {broker}, started if none answers on its usual port")
+        added.add_argument("--stop", action="store_true", help="stop the one that was started")
+        added.set_defaults(kind=kind)
     return parser
 
 
@@ -57,7 +75,7 @@ def _start(options: argparse.Namespace) -> int:
         _verify(given)
         print(given)
         return 0
-    print(DevServer(options.name).start(options.max_worker_processes, fsync=not options.no_fsync))
+    print(DevServer(options.name).start(options.max_worker_processes, options.fsync))
     return 0
 
 
@@ -72,8 +90,14 @@ def _verify(dsn: str) -> None:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    ran = DevServer(options.name).stop(purge=options.purge)
+    server = DevServer(options.name)
+    ran = server.stop(purge=options.purge)
     print("stopped" if ran else "it was not running", file=sys.stderr)
+    if options.purge:
+        for kind in (RedisServer, RabbitServer):
+            kind(options.name).purge()
+        if not server.remove_root():
+            print("the private root stays: other servers have their data in it", file=sys.stderr)
     return 0
 
 
@@ -98,12 +122,12 @@ def _dsn(options: argparse.Namespace) -> int:
     return 0
 
 
-def _redis(options: argparse.Namespace) -> int:
-    server = RedisServer(options.name)
+def _broker(options: argparse.Namespace) -> int:
+    broker = options.kind(options.name)
     if options.stop:
-        server.stop()
+        broker.stop()
     else:
-        print(server.find_or_start())
+        print(broker.find_or_start())
     return 0
 
 

@@ -1,84 +1,219 @@
-"""A Redis to use as broker: one that answers, else one started from an installed ``redis-server``."""
+"""A Redis or RabbitMQ to use as broker: one that answers, else one started from an installed package."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from celery_pgbg.devserver.errors import DevServerError
-from celery_pgbg.devserver.server import free_port
+from celery_pgbg.devserver.folder import checked_name, folder_of, locked
+from celery_pgbg.devserver.ports import LOOPBACK, answers, free_port
+from celery_pgbg.devserver.processes import command_line, send
+
+#: How long a start or stop may take, in seconds.
+_DEADLINE = 60.0
 
 
-class RedisServer:
-    """A Redis of our own, which keeps nothing on disk.
+class Broker(ABC):
+    """A broker of our own, on the loopback only, which is not for messages of any worth.
 
     Args:
         name: several have several names.
-        directory: where its PID is kept; ``PGBG_DEVSERVER_DIR``, else ``.devserver`` here.
+        directory: where its files live; ``PGBG_DEVSERVER_DIR``, else ``.devserver`` here.
     """
 
+    kind: str
+    usual_port: int
+    programs: tuple[str, ...]
+
     def __init__(self, name: str = "default", directory: Path | None = None) -> None:
-        base = (directory or Path(os.environ.get("PGBG_DEVSERVER_DIR", ".devserver"))).absolute()
-        self._folder = base / "redis" / name
+        self._name = checked_name(name)
+        self._directory = folder_of(directory)
+        self._folder = self._directory / self.kind / name
+
+    @abstractmethod
+    def _url(self, port: int) -> str:
+        """Where clients find it."""
+
+    @abstractmethod
+    def _answers(self, port: int) -> bool:
+        """Tell whether such a broker, open to us, is on that port."""
+
+    @abstractmethod
+    def _mark(self, port: int) -> str:
+        """What the command line of our own holds, and of no other process."""
+
+    @abstractmethod
+    def _spawn(self, program: str, port: int) -> None:
+        """Start it in the background; it writes its PID to the file ``pid``, its log to ``log``."""
 
     def find_or_start(self) -> str:
         """Find the usual one, else start our own.
 
         Returns:
-            Its URL, without a database number.
+            Its URL, for Redis without a database number.
 
         Raises:
             DevServerError: none answers, and none is installed.
         """
-        return "redis://127.0.0.1:6379" if answers(6379) else self.start()
+        return self._url(self.usual_port) if self._answers(self.usual_port) else self.start()
 
     def start(self) -> str:
-        """Start our own unless it runs. Returns its URL."""
-        state = self._folder / "state"
-        if state.exists():
-            pid, port = map(int, state.read_text().split())
-            if answers(port):
-                return f"redis://127.0.0.1:{port}"
-            self._kill(pid)
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if program is None:
-            raise DevServerError("no Redis answers on 127.0.0.1:6379 and no redis-server is installed")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        pidfile, log = self._folder / "pid", self._folder / "log"
-        command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-        command += ["--daemonize", "yes", "--pidfile", str(pidfile), "--logfile", str(log), "--dir", str(self._folder)]
-        subprocess.run(command, check=True, capture_output=True)
-        deadline = time.monotonic() + 20
-        while not (answers(port) and pidfile.exists()):
-            if time.monotonic() > deadline:
-                raise DevServerError(f"redis-server does not start:\n{log.read_text()[-1000:]}")
-            time.sleep(0.05)
-        state.write_text(f"{int(pidfile.read_text())} {port}")
-        return f"redis://127.0.0.1:{port}"
+        """Start our own unless it runs, on the port it had before if that is free. Returns its URL.
+
+        Raises:
+            DevServerError: none is installed, or it does not start.
+        """
+        with locked(self._directory):
+            port = self._port()
+            if port is None or self._pid() is None or not self._answers(port):
+                self._end(signal.SIGKILL)
+                port = self._launch(free_port(port or 0))
+            return self._url(port)
 
     def stop(self) -> None:
         """Stop our own, if it runs."""
-        state = self._folder / "state"
-        if state.exists():
-            self._kill(int(state.read_text().split()[0]))
-            state.unlink()
+        self._end(signal.SIGTERM)
 
-    def _kill(self, pid: int) -> None:
+    def crash(self) -> None:
+        """Kill our own with SIGKILL; ``start`` brings it back at the same URL, without its messages."""
+        self._end(signal.SIGKILL)
+
+    def purge(self) -> None:
+        """Stop our own and delete its files."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _launch(self, port: int) -> int:
+        program = next(filter(None, map(shutil.which, self.programs)), None)
+        if program is None:
+            raise DevServerError(
+                f"no {self.kind} answers on {LOOPBACK}:{self.usual_port} and no {self.programs[0]} is installed"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "port").write_text(str(port))
         try:
-            if b"redis" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGTERM)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
+            self._spawn(program, port)
+            self._await_answer(port)
+        except BaseException:
+            self._end(signal.SIGKILL)
+            raise
+        return port
+
+    def _await_answer(self, port: int) -> None:
+        deadline = time.monotonic() + _DEADLINE
+        while not (self._answers(port) and self._pid()):
+            if time.monotonic() > deadline:
+                log = self._folder / "log"
+                told = log.read_text(errors="replace")[-1000:] if log.exists() else ""
+                raise DevServerError(f"{self.kind} does not start:\n{told}")
+            time.sleep(0.05)
+
+    def _port(self) -> int | None:
+        try:
+            return int((self._folder / "port").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _pid(self) -> int | None:
+        """PID of our live process, or None."""
+        try:
+            pid = int((self._folder / "pid").read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if self._is_ours(pid) else None
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell whether the process is ours: another one may have its PID by now."""
+        return self._mark(self._port() or 0) in command_line(pid)
+
+    def _end(self, signum: signal.Signals) -> None:
+        pid, port = self._pid(), self._port()
+        if pid is None or port is None:
+            return
+        send(pid, signum)
+        deadline = time.monotonic() + _DEADLINE
+        # A dying process loses its command line before its port.
+        while self._is_ours(pid) or self._answers(port):
+            if time.monotonic() > deadline:
+                raise DevServerError(f"{self.kind} with PID {pid} does not end")
+            time.sleep(0.02)
 
 
-def answers(port: int) -> bool:
-    """Tell whether something accepts connections on a loopback port."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+class RedisServer(Broker):
+    """A Redis (or Valkey) of our own, which keeps nothing on disk."""
+
+    kind = "redis"
+    usual_port = 6379
+    programs = ("redis-server", "valkey-server")
+
+    def _url(self, port: int) -> str:
+        return f"redis://{LOOPBACK}:{port}"
+
+    def _answers(self, port: int) -> bool:
+        return answers(port, b"PING\r\n", b"+PONG")
+
+    def _mark(self, port: int) -> str:
+        return f"{LOOPBACK}:{port} "
+
+    def _spawn(self, program: str, port: int) -> None:
+        options = {
+            "bind": LOOPBACK,
+            "port": port,
+            "save": "",
+            "appendonly": "no",
+            "daemonize": "yes",
+            "dir": self._folder,
+            "pidfile": self._folder / "pid",
+            "logfile": self._folder / "log",
+        }
+        command = [program, *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+class RabbitServer(Broker):
+    """A RabbitMQ of our own: a node with its own name, ports and database."""
+
+    kind = "rabbitmq"
+    usual_port = 5672
+    programs = ("rabbitmq-server",)
+
+    def _url(self, port: int) -> str:
+        return f"amqp://guest:guest@{LOOPBACK}:{port}//"
+
+    def _answers(self, port: int) -> bool:
+        # The header of AMQP 0-9-1; the answer is a method frame on channel 0, Connection.Start.
+        return answers(port, b"AMQP\x00\x00\x09\x01", b"\x01\x00\x00")
+
+    def _mark(self, port: int) -> str:
+        return f"-pgbg_port {port} "
+
+    def _spawn(self, program: str, port: int) -> None:
+        if os.geteuid() == 0:
+            # The package's program changes to this user.
+            shutil.chown(self._folder, "rabbitmq", "rabbitmq")
+        subprocess.run([program, "-detached"], check=True, capture_output=True, cwd="/", env=self._environment(port))
+
+    def _environment(self, port: int) -> dict[str, str]:
+        ours = {
+            "HOME": self._folder,
+            "NODENAME": f"pgbg-{self._name}-{port}@localhost",
+            "NODE_PORT": port,
+            "NODE_IP_ADDRESS": LOOPBACK,
+            "DIST_PORT": free_port(),
+            "MNESIA_BASE": self._folder / "mnesia",
+            "LOG_BASE": self._folder,
+            "LOGS": self._folder / "log",
+            "PID_FILE": self._folder / "pid",
+            "CONFIG_FILE": self._folder / "none",
+            "CONF_ENV_FILE": self._folder / "none",
+            "ENABLED_PLUGINS_FILE": self._folder / "plugins",
+            "SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{127,0,0,1}} -pgbg_port {port} ",
+        }
+        prefixed = {key if key == "HOME" else f"RABBITMQ_{key}": str(value) for key, value in ours.items()}
+        return {**os.environ, **prefixed}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from celery_pgbg.devserver.errors import DevServerError
+
 _CONTROL = "extension/pg_background.control"
+_UNREACHABLE = "the user who runs PostgreSQL must be able to enter the folder: set PGBG_DEVSERVER_DIR to one it can"
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,20 @@ class Installation:
         """Name a path as the programs see it."""
         return str(path) if self.root is None else "/" + str(path.relative_to(self.root))
 
-    def run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def give(self, path: Path) -> None:
+        """Make a file or folder that of the user who runs the programs."""
+        if self.root is not None:
+            lines = (self.root / "etc/passwd").read_text().splitlines()
+            fields = next(line.split(":") for line in lines if line.startswith("postgres:"))
+            os.chown(path, int(fields[2]), int(fields[3]))
+        elif os.geteuid() == 0:
+            shutil.chown(path, "postgres", "postgres")
+
+    def run(self, program: str, *arguments: str) -> None:
         """Run a program of PostgreSQL, as a user that may: it refuses to be root.
 
         Raises:
-            subprocess.CalledProcessError: it failed, if ``check``.
+            DevServerError: it failed; the message is the program's own.
         """
         command = [f"{self.programs}/{program}", *arguments]
         if self.root is not None:
@@ -40,7 +53,11 @@ class Installation:
             command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         # Output goes to a pipe that the server must not inherit, or reading it would never end.
-        return subprocess.run(command, check=check, capture_output=True, text=True, env=environment, cwd="/")
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd="/")
+        if done.returncode:
+            told = done.stderr.strip() or done.stdout.strip()
+            hint = f"\n{_UNREACHABLE}" if "Permission denied" in told else ""
+            raise DevServerError(f"{program} failed: {told}{hint}")
 
 
 def installed() -> Installation | None:

@@ -1,25 +1,25 @@
-"""Debian's PostgreSQL with pg_background, in a root of its own: nothing is installed in this system."""
+"""Debian's PostgreSQL with pg_background, in a root of its own: nothing of it is installed in this system."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from celery_pgbg.devserver.apt_sources import debian_mirror
 from celery_pgbg.devserver.errors import THREE_WAYS, DevServerError
+from celery_pgbg.devserver.progress import Say, ticking
 
 #: The Debian release that packages pg_background, and the package, which brings PostgreSQL along.
 SUITE = "forky"
 PACKAGE = "postgresql-18-pg-background"
 
-Say = Callable[[str], None]
+# What is mounted in namespaces of its own cannot outlive its maker, and all its processes end with the
+# first one; that one ends with us, even if we are killed.
+_APART = ["setpriv", "--pdeathsig=KILL"]
+_APART += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
 def can_make() -> bool:
@@ -37,27 +37,26 @@ def make(root: Path, say: Say) -> None:
     if not can_make():
         raise DevServerError(THREE_WAYS)
     mirror = debian_mirror()
-    _remove_partial(root)
+    for left in root.parent.glob(f"{root.name}.partial-*"):
+        remove(left)
     partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
     say("making a private root with Debian's PostgreSQL and pg_background (about 400 MB, once)")
     try:
         _ensure_mmdebstrap(say)
-        # The mirror's release file may be past its date where the mirror is a snapshot.
-        command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGE}"]
-        command += ['--aptopt=Acquire::Check-Valid-Until "false"', SUITE, str(partial), mirror]
-        _run_loudly(command, say)
-        partial.rename(root)
-    except BaseException:
+        _bootstrap(partial, mirror, say)
+        (partial / "root").rename(root)
+    finally:
         remove(partial)
-        raise
 
 
 def remove(root: Path) -> None:
-    """Delete a root, after taking away what is mounted in it."""
-    for place in reversed(mounts_below(root)):
-        subprocess.run(["umount", "--lazy", place], check=True)
+    """Delete a root.
+
+    Raises:
+        DevServerError: something is mounted in it, which would be deleted too.
+    """
     if mounts_below(root):
-        raise DevServerError(f"something is still mounted below {root}: it is not deleted")
+        raise DevServerError(f"something is mounted below {root}: it is not deleted")
     shutil.rmtree(root, ignore_errors=True)
 
 
@@ -68,75 +67,66 @@ def mounts_below(folder: Path) -> list[str]:
     return [place for place in mounted if place.startswith(prefix)]
 
 
-def debian_mirror(folder: Path = Path("/etc/apt")) -> str:
-    """Find the mirror of Debian's main archive in the machine's own apt configuration.
-
-    Raises:
-        DevServerError: there is none.
-    """
-    for path in sorted([folder / "sources.list", *folder.glob("sources.list.d/*")]):
-        if path.suffix in (".list", ".sources") and path.exists():
-            for uri in _uris(path):
-                if re.search(r"/debian/?$", uri):
-                    return uri
-    raise DevServerError("no mirror of Debian found in apt's configuration\n" + THREE_WAYS)
-
-
-def _uris(path: Path) -> Iterable[str]:
-    """The addresses in one file of apt sources, of either format."""
-    for line in path.read_text().splitlines():
-        if path.suffix == ".sources" and line.lower().startswith("uris:"):
-            yield from line.split()[1:]
-        elif path.suffix == ".list" and line.startswith("deb "):
-            yield from (word for word in line.split()[1:] if "://" in word)
-
-
 def _ensure_mmdebstrap(say: Say) -> None:
     if shutil.which("mmdebstrap"):
         return
     say("installing mmdebstrap")
-    install = ["apt-get", "install", "--yes", "--no-install-recommends", "mmdebstrap"]
+    if _apt_get("install", "--yes", "--no-install-recommends", "mmdebstrap"):
+        _apt_get("update")
+        if told := _apt_get("install", "--yes", "--no-install-recommends", "mmdebstrap"):
+            raise DevServerError(f"mmdebstrap cannot be installed: {told}\n{THREE_WAYS}")
+
+
+def _apt_get(*arguments: str) -> str:
+    """Run apt-get. Returns its complaint, or an empty string."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    if subprocess.run(install, env=environment, capture_output=True, check=False).returncode:
-        subprocess.run(["apt-get", "update"], env=environment, capture_output=True, check=False)
-        done = subprocess.run(install, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise DevServerError(f"mmdebstrap cannot be installed: {done.stderr.strip()}\n{THREE_WAYS}")
+    command = ["apt-get", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.stderr.strip() or "it failed" if done.returncode else ""
 
 
-def _remove_partial(root: Path) -> None:
-    for partial in root.parent.glob(f"{root.name}.partial-*"):
-        remove(partial)
+def _bootstrap(folder: Path, mirror: str, say: Say) -> None:
+    """Run mmdebstrap, passing its progress on; when we are interrupted it is ended at once.
 
-
-def _run_loudly(command: list[str], say: Say) -> None:
-    """Run a long command, passing its progress on; an interrupt is passed to it and waited for."""
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-    stop = threading.Event()
-    threading.Thread(target=_tick, args=(say, stop), daemon=True).start()
-    assert process.stderr is not None
+    Args:
+        folder: is made; gets the ``root`` and all that mmdebstrap and apt put aside meanwhile.
+        mirror: where the packages come from.
+        say: shows progress.
+    """
+    temporary = folder / "tmp"
+    temporary.mkdir(parents=True)
+    command = [*_apart(), "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={PACKAGE}"]
+    # The mirror's release file may be past its date where the mirror is a snapshot.
+    command += ['--aptopt=Acquire::Check-Valid-Until "false"', SUITE, str(folder / "root"), mirror]
     lines: list[str] = []
-    try:
-        for line in process.stderr:
-            lines.append(line.rstrip())
-            if line.startswith("I: "):
-                say("  " + line[3:].strip())
-        if process.wait():
-            raise DevServerError("mmdebstrap failed:\n" + "\n".join(lines[-15:]) + "\n" + THREE_WAYS)
-    finally:
-        stop.set()
-        if process.poll() is None:
-            # It takes its own mounts away.
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with (
+        ticking(say),
+        subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                lines.append(line.rstrip())
+                if line.startswith("I: "):
+                    say("  " + line[3:].strip())
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            # Its end comes when the last of its processes is gone.
+            process.stderr.read()
+            raise
+    if process.returncode:
+        raise DevServerError("mmdebstrap failed:\n" + "\n".join(lines[-15:]) + "\n" + THREE_WAYS)
 
 
-def _tick(say: Say, stop: threading.Event) -> None:
-    begin = time.monotonic()
-    while not stop.wait(5):
-        say(f"  ... {time.monotonic() - begin:.0f} s")
-
-
-def say_on_stderr(message: str) -> None:
-    """The usual way to show progress: standard output is for the DSN alone."""
-    print(message, file=sys.stderr, flush=True)
+def _apart() -> list[str]:
+    """The prefix of a command with namespaces of its own, empty where the system has none to give."""
+    tried = subprocess.run([*_APART, "true"], capture_output=True, check=False)
+    return [] if tried.returncode else _APART

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from celery_pgbg.devserver import DevServer, DevServerError, private_root
-from celery_pgbg.devserver.brokers import RedisServer, answers
+from celery_pgbg.devserver.apt_sources import debian_mirror
+from celery_pgbg.devserver.brokers import Broker, RabbitServer, RedisServer
+from celery_pgbg.devserver.cluster import Cluster
+from celery_pgbg.devserver.installations import Installation
+from celery_pgbg.devserver.ports import answers
 from tests.fix_server import missing
 from tests.waiting import eventually
 
@@ -48,6 +55,18 @@ def test_starting_twice_is_starting_once(server: DevServer) -> None:
     assert status.dsn == dsn
 
 
+def test_starting_without_settings_keeps_those_it_has(server: DevServer) -> None:
+    dsn = server.start()
+    assert one(dsn, "SHOW max_worker_processes") == "10"
+    assert one(dsn, "SHOW fsync") == "off"
+
+
+def test_it_listens_on_the_loopback_alone(server: DevServer) -> None:
+    dsn = server.start()
+    assert one(dsn, "SHOW listen_addresses") == "127.0.0.1"
+    assert one(dsn, "SHOW unix_socket_directories") == ""
+
+
 def test_other_settings_restart_it(server: DevServer) -> None:
     assert one(server.start(max_worker_processes=11, fsync=False), "SHOW max_worker_processes") == "11"
 
@@ -66,6 +85,55 @@ def test_it_comes_back_with_its_data(server: DevServer, ending: str) -> None:
         server.restart(ending.partition(" ")[2])
     assert server.dsn == dsn
     assert one(dsn, "SELECT one FROM kept") == 1
+
+
+def test_a_pid_file_that_names_another_process_is_stale(server: DevServer) -> None:
+    dsn = server.dsn
+    status = server.status()
+    assert status is not None
+    pidfile = Path(status.data) / "postmaster.pid"
+    left = pidfile.read_text().split("\n")
+    server.crash()
+    with psycopg.connect(DevServer().start()) as other:
+        pidfile.write_text("\n".join([str(other.info.backend_pid), *left[1:]]))
+        assert server.dsn is None
+        assert server.start() == dsn
+    assert one(str(dsn), "SELECT 1") == 1
+
+
+def test_a_port_taken_meanwhile_is_replaced(server: DevServer) -> None:
+    dsn = server.dsn
+    assert dsn is not None
+    server.stop()
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", int(psycopg.conninfo.conninfo_to_dict(dsn)["port"])))
+        thief.listen()
+        moved = server.start()
+    assert moved != dsn
+    assert one(moved, "SELECT 1") == 1
+
+
+def test_an_interrupted_start_is_taken_back(server: DevServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.stop()
+    waited = Cluster._try_launch
+
+    def interrupted(cluster: Cluster, installation: Installation) -> None:
+        waited(cluster, installation)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "_try_launch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.start()
+    assert server.dsn is None
+    assert one(server.start(), "SELECT 1") == 1
+
+
+def test_concurrent_starts_are_one(server: DevServer) -> None:
+    server.stop()
+    with ThreadPoolExecutor(4) as threads:
+        dsns = set(threads.map(lambda _: DevServer(server.name).start(), range(4)))
+    assert dsns == {server.dsn}
 
 
 def test_it_stops_and_leaves_nothing(server: DevServer) -> None:
@@ -99,7 +167,7 @@ def test_an_interrupted_download_leaves_nothing(tmp_path: Path) -> None:
     environment.pop("PGBG_DSN", None)
     command = [sys.executable, "-m", "celery_pgbg.devserver", "start"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    eventually("it has begun", lambda: list(tmp_path.glob("root.partial-*/*")))
+    eventually("it has begun", lambda: list(tmp_path.glob("root.partial-*/root/*")))
     process.send_signal(signal.SIGTERM)
     _, progress = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -116,33 +184,47 @@ def test_an_interrupted_download_leaves_nothing(tmp_path: Path) -> None:
             "# deb http://no.example/debian x main\ndeb [trusted=yes] http://mirror.example/debian x main\n",
         ),
         ("sources.list.d/debian.sources", "Types: deb\nURIs: http://mirror.example/debian\nSuites: x\n"),
+        ("sources.list.d/cloud.sources", "Types: deb\nURIs: mirror+file://{folder}/mirrors/debian.list\nSuites: x\n"),
     ],
 )
 def test_the_mirror_is_read_from_apts_own_configuration(tmp_path: Path, name: str, text: str) -> None:
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    (tmp_path / "sources.list.d").mkdir(exist_ok=True)
-    (tmp_path / "sources.list.d" / "a.list").write_text("deb http://other.example/node_20.x x main\n")
-    assert private_root.debian_mirror(tmp_path) == "http://mirror.example/debian"
+    for folder in ("sources.list.d", "mirrors"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / name).write_text(text.format(folder=tmp_path))
+    (tmp_path / "sources.list.d" / "a.list").write_text("deb http://other.example/debian-security x main\n")
+    (tmp_path / "mirrors" / "debian.list").write_text("http://mirror.example/debian\n")
+    assert debian_mirror(tmp_path) == "http://mirror.example/debian"
 
 
 def test_no_mirror_is_said_with_the_three_ways(tmp_path: Path) -> None:
     with pytest.raises(DevServerError, match="docker compose up"):
-        private_root.debian_mirror(tmp_path)
+        debian_mirror(tmp_path)
 
 
-def test_a_redis_of_our_own_is_started_and_stopped(tmp_path: Path) -> None:
-    redis = RedisServer("test", tmp_path)
-    try:
-        url = redis.start()
-    except DevServerError as exc:
-        missing(str(exc))
-    assert redis.start() == url
-    port = int(url.rpartition(":")[2])
-    assert answers(port)
-    redis.stop()
-    eventually("it is gone", lambda: not answers(port))
+@pytest.mark.parametrize("kind", [RedisServer, RabbitServer])
+def test_a_broker_of_our_own_is_started_killed_and_stopped(kind: type[Broker]) -> None:
+    with tempfile.TemporaryDirectory(prefix="pgbg-broker-") as folder:
+        Path(folder).chmod(0o755)  # RabbitMQ runs as a user of its own
+        broker = kind("test", Path(folder))
+        try:
+            url = broker.start()
+        except DevServerError as exc:
+            missing(str(exc))
+        try:
+            assert broker.start() == url
+            broker.crash()
+            assert broker.start() == url
+        finally:
+            broker.stop()
+        assert not answers(int(url.rstrip("/").rpartition(":")[2]))
+        broker.purge()
+        assert [path.name for path in Path(folder).glob("*/*")] == []
+
+
+def test_what_is_no_redis_is_not_taken_for_one(amqp_url: str) -> None:
+    port = int(amqp_url.rstrip("/").rpartition(":")[2])
+    assert RabbitServer()._answers(port)
+    assert not RedisServer()._answers(port)
 
 
 def test_pgbg_dsn_is_verified_and_taken(server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
