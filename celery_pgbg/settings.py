@@ -105,7 +105,8 @@ def normalise_dsn(key: str, value: Any) -> str:
     An unencoded ``@`` in the password of a URL is encoded, and SQLAlchemy's ``+driver`` is dropped.
     """
     if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{key} must be a PostgreSQL URL or a key=value string, got {type(value).__name__}")
+        got = "an empty string" if isinstance(value, str) else type(value).__name__
+        raise ConfigurationError(f"{key} must be a PostgreSQL URL or a key=value string, got {got}")
     scheme, separator, rest = value.strip().partition("://")
     if not separator:
         if "=" not in value:

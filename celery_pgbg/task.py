@@ -6,6 +6,7 @@ import inspect
 import socket
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from celery import Task, shared_task
@@ -128,7 +129,7 @@ class SQLTask(Task):
             case Returned(value):
                 return value
             case Raised(report):
-                raise _exception(report, self.name)
+                raise _exception(report, self)
             case Lost(reason):
                 error = WorkerLostError(f"{self.name}[{watch.attempt}]: {reason}")
                 raise StatementLost(error) if task_run else error
@@ -163,9 +164,20 @@ def _default(cls: type[SQLTask], **values: Any) -> None:
             setattr(cls, name, value)
 
 
-def _exception(report: ErrorReport, task_name: str) -> Exception:
+#: What mends a statement that cannot run where it did, by ``atomic`` and SQLSTATE.
+_HINTS = {
+    (True, "25001"): "Give the task atomic=False: its statement cannot run inside a transaction block.",
+    (True, "2D000"): "Give the task atomic=False, and the procedure may COMMIT.",
+    (False, "25001"): "A task with atomic=False takes one statement alone.",
+}
+
+
+def _exception(report: ErrorReport, task: SQLTask) -> Exception:
     if report.sqlstate == "54000" and report.fields.get("table_name") == "celery_pgbg.outcome":
-        return ResultTooLarge(f"{task_name}: {report.message}. {report.fields.get('message_hint', '')}")
+        return ResultTooLarge(f"{task.name}: {report.message}. {report.fields.get('message_hint', '')}")
+    hint = _HINTS.get((task.atomic, report.sqlstate))
+    if hint and "message_hint" not in report.fields:
+        report = replace(report, fields={**report.fields, "message_hint": hint})
     return to_exception(report)
 
 

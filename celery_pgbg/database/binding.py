@@ -13,25 +13,50 @@ from celery_pgbg.errors import BindingError
 #: How psycopg begins to say that placeholders have no argument; their names follow.
 _MISSING = "query parameter missing: "
 
+#: How psycopg refuses a query with its arguments; ``UnicodeError`` for half a surrogate pair.
+_REFUSALS = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, TypeError, UnicodeError)
+
 
 def bind(session: Session, query: Any, params: Any) -> str:
     """Merge arguments into a query as literals, quoted by psycopg for this session. No round trip.
 
     Raises:
-        BindingError: a placeholder without an argument, a lone percent sign, a value psycopg cannot adapt.
+        BindingError: a placeholder without an argument, a lone percent sign, a value psycopg cannot adapt,
+            a character that PostgreSQL does not know.
     """
     try:
-        return psycopg.ClientCursor(session).mogrify(query, params)
-    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, TypeError) as exc:
-        raise BindingError(_explain(str(exc), params)) from exc
+        text = psycopg.ClientCursor(session).mogrify(query, params)
+    except _REFUSALS as exc:
+        raise BindingError(_explain(session, exc, params)) from exc
+    if "\0" in text:
+        raise BindingError("the statement has a NUL character, which PostgreSQL does not know")
+    return text
 
 
-def _explain(message: str, params: Any) -> str:
+def _explain(session: Session, error: Exception, params: Any) -> str:
+    """Say what does not fit: which placeholder, or which argument."""
+    message = str(error)
+    # psycopg's own placeholder in " using placeholder '%t'" is not the one that was written.
+    said = message.partition(" using placeholder ")[0]
     missing = message.removeprefix(_MISSING)
-    if missing == message or not isinstance(params, Mapping):
-        return f"the statement cannot be bound to its arguments: {message}"
-    placeholders = ", ".join(f"%({name})s" for name in missing.split(", "))
-    return f"placeholder {placeholders} has no argument; the arguments are: {', '.join(params) or 'none'}"
+    if missing != message and isinstance(params, Mapping):
+        placeholders = ", ".join(f"%({name})s" for name in missing.split(", "))
+        return f"placeholder {placeholders} has no argument; the arguments are: {', '.join(params) or 'none'}"
+    named = params.items() if isinstance(params, Mapping) else enumerate(params or (), start=1)
+    for name, value in named:
+        if _refusal(session, value) == message:
+            hint = "; psycopg.types.json.Jsonb(...) makes it JSON" if isinstance(value, dict) else ""
+            return f"argument {name} cannot be bound: {said}{hint}"
+    return f"the statement cannot be bound to its arguments: {said}"
+
+
+def _refusal(session: Session, value: Any) -> str | None:
+    """What psycopg says of one value alone, or None where it takes it."""
+    try:
+        psycopg.ClientCursor(session).mogrify("%s", (value,))
+    except _REFUSALS as exc:
+        return str(exc)
+    return None
 
 
 def split(text: str) -> tuple[str | None, str]:

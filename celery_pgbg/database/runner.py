@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
-from psycopg import conninfo
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.launcher import Launch, Launcher
 from celery_pgbg.database.listener import Listener
-from celery_pgbg.database.sessions import Session, connect
+from celery_pgbg.database.sessions import Session, connect, read_dsn
 from celery_pgbg.database.slots import SlotLine
 from celery_pgbg.database.standalone import run_standalone
 from celery_pgbg.database.sweeper import Sweeper, conclude
@@ -56,10 +55,14 @@ class Runner:
         dsn: where statements run.
         settings: the ``pgbg_*`` settings.
         nodename: the Celery worker's name, for ``pg_stat_activity``.
+
+    Raises:
+        ConfigurationError: libpq cannot read the DSN.
     """
 
     def __init__(self, dsn: str, settings: Settings, nodename: str | None = None) -> None:
         self._dsn = dsn
+        self._address = read_dsn(dsn)
         self._settings = settings
         self._nodename = nodename or f"{os.getpid()}@{socket.gethostname()}"
         self.launchers = [Launcher(self._opener("launcher")) for _ in range(settings.launchers)]
@@ -97,7 +100,7 @@ class Runner:
 
     def describe(self) -> dict[str, Any]:
         """What ``inspect stats`` shows of it: sessions, statements in flight, what became of the rest."""
-        info = conninfo.conninfo_to_dict(self._dsn)
+        info = self._address
         return {
             "database": f"{info.get('host', '')}:{info.get('port', 5432)}/{info.get('dbname', '')}",
             "launcher_pids": [launcher.backend_pid for launcher in self.launchers],

@@ -8,13 +8,25 @@ import psycopg
 from psycopg import conninfo
 from psycopg.rows import TupleRow
 
-from celery_pgbg.errors import ServerRefused, SessionLost
+from celery_pgbg.errors import ConfigurationError, ServerRefused, SessionLost
 
 Session = psycopg.Connection[TupleRow]
 
 #: Parts of libpq's messages for a refusal that time does not mend. A server with translated
 #: messages is not recognised, and then tried again like one that is down.
 _REFUSALS = ("password", "authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in")
+
+#: How libpq begins to say which parameter of a DSN it does not know.
+_NAMES_A_PARAMETER = ("invalid connection option", "invalid URI query parameter")
+
+#: How it begins to say what else is wrong, before it quotes the DSN.
+_CAUSES = (
+    'missing "="',
+    'end of string reached when looking for matching "]" in IPv6 host address',
+    "invalid percent-encoded token",
+    "unterminated quoted string",
+    "forbidden value %00",
+)
 
 #: Told to libpq unless the DSN says otherwise, so that a dead network is noticed within a minute.
 _KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 5}
@@ -24,10 +36,11 @@ def connect(dsn: str, *, application_name: str, connect_timeout: float, **option
     """Open a session in autocommit mode.
 
     Raises:
+        ConfigurationError: libpq cannot read the DSN.
         ServerRefused: it would refuse again: wrong password, no such database or role.
         SessionLost: it may succeed later: the server is down, starting, or full.
     """
-    given = conninfo.conninfo_to_dict(dsn)
+    given = read_dsn(dsn)
     defaults = {**_KEEPALIVES, "connect_timeout": max(1, round(connect_timeout))}
     defaults = {key: value for key, value in defaults.items() if key not in given}
     parameters: dict[str, Any] = {**defaults, **options, "application_name": application_name}
@@ -39,6 +52,27 @@ def connect(dsn: str, *, application_name: str, connect_timeout: float, **option
         if "FATAL" in message and any(part in message for part in _REFUSALS):
             raise ServerRefused(f"{where} refused the connection: {message}") from exc
         raise SessionLost(f"no connection to {where}: {message}") from exc
+
+
+def read_dsn(dsn: str) -> dict[str, Any]:
+    """Take a DSN apart, without connecting.
+
+    Raises:
+        ConfigurationError: libpq cannot read it. The message has nothing of it but a parameter's name: the rest
+            may be the password.
+    """
+    try:
+        given = dict(conninfo.conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError as exc:
+        message = str(exc).strip()
+        if not message.startswith(_NAMES_A_PARAMETER):
+            message = next((cause for cause in _CAUSES if message.startswith(cause)), "it is malformed")
+        raise ConfigurationError(f"libpq cannot read the DSN: {message}") from None
+    for name in ("port", "connect_timeout"):
+        # A list of hosts has a list of ports.
+        if not all(number.strip().isdecimal() for number in str(given.get(name) or 0).split(",") if number):
+            raise ConfigurationError(f"libpq cannot read the DSN: {name} must be a number, got {given[name]!r}")
+    return given
 
 
 def is_dead(session: Session) -> bool:

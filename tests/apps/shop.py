@@ -154,6 +154,14 @@ def define_tasks(app: Celery) -> None:
     def unknown_database() -> str:
         return "SELECT 1"
 
+    @sql_task(returns="value")
+    def database_name() -> str:
+        return "SELECT current_database()"
+
+    @sql_task(returns="value", database="other")
+    def other_database_name() -> str:
+        return "SELECT current_database()"
+
     @app.task(shared=False, name="shop.total")
     def total(results: list[Any]) -> int:
         return sum(result[0]["total"] for result in results)

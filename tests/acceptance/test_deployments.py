@@ -1,0 +1,110 @@
+"""In the deployment one has: other result backends, other pools, several databases, settings of a shutdown."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from celery_pgbg.database import schema
+from tests.effects import effects, running
+from tests.fix_celery import Shop
+from tests.waiting import eventually
+
+WAIT = 60
+
+
+def test_celerys_database_backend_keeps_results(new_shop: Callable[..., Shop], redis_url: str, dsn: str) -> None:
+    backend = "db+" + dsn.replace("postgresql://", "postgresql+psycopg://")
+    shop = new_shop(f"{redis_url}/9", backend, pgbg_dsn=dsn)
+    shop.start_worker()
+    assert shop.task("add").delay(1).get(timeout=WAIT) == [{"total": 3}]
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        shop.task("divide").delay(1, 0).get(timeout=WAIT)
+    result = shop.task("sleep").delay(60)
+    shop.wait_active(result)
+    result.revoke(terminate=True)
+    eventually("REVOKED", lambda: shop.app.AsyncResult(result.id).state == "REVOKED")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_sql_task_runs_on_any_pool(
+    new_shop: Callable[..., Shop], redis_url: str, dsn: str, pool: str, table: str, database: Any
+) -> None:
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, worker_pool=pool)
+    shop.start_worker("-P", pool, "-c2")
+    results = [shop.task("add").delay(i) for i in range(6)]
+    assert [result.get(timeout=WAIT)[0]["total"] for result in results] == [i + 2 for i in range(6)]
+    assert shop.task("insert").delay(table, "x").get(timeout=WAIT) == 1
+    assert effects(database, table) == ["x"]
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        shop.task("divide").delay(1, 0).get(timeout=WAIT)
+
+
+def test_a_soft_time_limit_of_prefork_leaves_no_statement_behind(
+    new_shop: Callable[..., Shop], redis_url: str, dsn: str, database: Any
+) -> None:
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, worker_pool="prefork")
+    shop.start_worker("-P", "prefork", "-c1")
+    result = shop.task("sleep").apply_async((60,), soft_time_limit=2)
+    with pytest.raises(Exception, match="SoftTimeLimitExceeded"):
+        result.get(timeout=WAIT)
+    eventually("the statement is gone", lambda: not running(database, result.id))
+
+
+def test_a_task_names_the_database_it_runs_in(
+    new_shop: Callable[..., Shop], redis_url: str, dsn: str, new_database: Callable[[], str]
+) -> None:
+    other = new_database()
+    with psycopg.connect(other, autocommit=True) as session:
+        schema.install(session)
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, pgbg_databases={"other": other})
+    shop.start_worker()
+    names = [shop.task(name).delay().get(timeout=WAIT) for name in ("database_name", "other_database_name")]
+    assert names == [dsn.rpartition("/")[2], other.rpartition("/")[2]]
+
+
+def test_a_shutdown_may_cancel_its_statements(
+    new_shop: Callable[..., Shop], redis_url: str, dsn: str, table: str, database: Any
+) -> None:
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, pgbg_on_shutdown="cancel")
+    worker = shop.start_worker()
+    result = shop.task("insert").delay(table, "x", 3)
+    shop.wait_active(result)
+    worker.send(signal.SIGQUIT)
+    worker.wait()
+    eventually("the statement is gone", lambda: not running(database, result.id))
+    assert effects(database, table) == []
+    shop.start_worker()
+    assert result.get(timeout=WAIT) == 1
+    assert effects(database, table) == ["x"]
+
+
+def test_a_task_called_directly_or_eagerly_runs_its_statement(
+    new_shop: Callable[..., Shop], redis_url: str, dsn: str
+) -> None:
+    from celery_pgbg.runners import close_runners
+
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
+    try:
+        assert shop.task("add")(1, b=4) == [{"total": 5}]
+        assert shop.task("add").apply((1,)).get() == [{"total": 3}]
+        assert shop.task("divide").apply((1, 0)).state == "FAILURE"
+    finally:
+        close_runners()
+
+
+def test_inspect_stats_shows_our_sessions_and_counts(new_shop: Callable[..., Shop], redis_url: str, dsn: str) -> None:
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
+    worker = shop.start_worker("-c5")
+    for number in range(3):
+        shop.task("add").delay(number).get(timeout=WAIT)
+    [database] = shop.app.control.inspect([worker.nodename]).stats()[worker.nodename]["pool"]["databases"]
+    assert (database["launched"], database["succeeded"], database["running"]) == (3, 3, 0)
+    assert len(database["launcher_pids"]) == 2
+    shop.app.control.pool_grow(3, destination=[worker.nodename], reply=True)
+    pool = shop.app.control.inspect([worker.nodename]).stats()[worker.nodename]["pool"]
+    assert pool["max-concurrency"] == 8
