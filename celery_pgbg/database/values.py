@@ -68,7 +68,8 @@ class StoredOutcome:
     def _rows(self) -> list[tuple[Any, ...]]:
         if not self.row_texts:
             return []
-        width = len(self.column_names or ())
+        # A single value is stored without its column's name; a type without a binary form leaves no types.
+        width = len(self.column_types or self.column_names or ())
         types = tuple(self.column_types or [_TEXT_OID] * width)
         loader = _row_loader(types)
         return [_of_width(loader.load(text.encode()), width) for text in self.row_texts]

@@ -371,6 +371,8 @@ def test_a_python_task_with_the_id_of_a_sql_task_keeps_its_own_value(shop: Shop)
     shared = str(uuid.uuid4())
     first = shop.task("add").apply_async((1,), task_id=shared)
     first.get(timeout=WAIT)
+    # The outcome is readable before the Celery worker has stored what belongs to it.
+    eventually("it is stored", lambda: "children" in shop.app.backend.get_task_meta(shared, cache=False))
     first.forget()
     shop.task("double").apply_async((4,), task_id=shared)
     assert eventually("its own value", lambda: shop.app.AsyncResult(shared).result) == 8

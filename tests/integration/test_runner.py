@@ -339,3 +339,10 @@ def test_expired_records_are_deleted_and_running_ones_kept(new_runner: Callable[
     assert database.execute("SELECT FROM celery_pgbg.outcome WHERE task_id = ANY(%s)", [ids]).fetchall() == []
     watch.interrupt(Interruption.REVOKE)
     thread.join(60)
+
+
+@pytest.mark.parametrize("returns", ["rows", "value"])
+def test_a_type_without_a_binary_form_is_read_as_text(runner: Runner, returns: Any) -> None:
+    ending = run(runner, order("SELECT 'postgres=r/postgres'::aclitem AS a, 1 AS b", returns=returns))
+    text = "postgres=r/postgres"
+    assert ending == Returned(text if returns == "value" else [{"a": text, "b": "1"}])

@@ -1,10 +1,12 @@
 -- The types of a row's columns, domains as the types below them, read from the row's binary form: each
 -- column's type and length, four bytes each, then its value. For readers, whose sessions live long;
--- in the background worker, a new process, it would cost more than the rest of a small task.
+-- in the background worker, a new process, it would cost more than the rest of a small task. In
+-- PL/pgSQL, which keeps the plan.
 CREATE OR REPLACE FUNCTION celery_pgbg.column_types(first_row bytea) RETURNS oid[]
-LANGUAGE sql STABLE STRICT
+LANGUAGE plpgsql STABLE STRICT
 AS $$
-    WITH RECURSIVE field AS (
+BEGIN
+    RETURN (WITH RECURSIVE field AS (
         SELECT 0 AS number, 5 AS place, 0::oid AS type_oid
         UNION ALL
         -- a length of -1 stands for NULL, which has no bytes
@@ -22,5 +24,6 @@ AS $$
         ORDER BY field.number
     )
     FROM field
-    WHERE field.number > 0
+    WHERE field.number > 0);
+END;
 $$;

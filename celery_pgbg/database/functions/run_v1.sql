@@ -9,8 +9,8 @@
 -- because under REPEATABLE READ this transaction's snapshot is older than that commit.
 --
 -- A cursor tells, without executing anything, whether the statement returns rows: opening one for
--- a statement that does not is invalid_cursor_definition. "row" and "value" then go without the
--- cursor, which would rule out a parallel plan.
+-- a statement that does not is invalid_cursor_definition. "row" and "value" go without the cursor,
+-- which would rule out a parallel plan.
 --
 -- One function, and few expressions: each worker is a new process that plans every one of them anew.
 CREATE OR REPLACE FUNCTION celery_pgbg.run_v1(
@@ -31,7 +31,9 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_variable
 DECLARE
-    launching_role CONSTANT text := current_setting('role');
+    -- PL/pgSQL's own, where rows are asked of a statement that has none
+    no_rows_message CONSTANT text := 'INTO used with a command that cannot return data';
+    launching_role text;
     started_at timestamptz;
     succeeded boolean;
     results refcursor;
@@ -47,11 +49,10 @@ DECLARE
     error_message text;
     error_fields jsonb;
 BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared(gate_key);
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(gate_key), pg_catalog.pg_advisory_xact_lock(attempt_key);
     IF pg_catalog.pg_xact_status(launch_xid) IS DISTINCT FROM 'committed' THEN
         RETURN NULL;
     END IF;
-    PERFORM pg_catalog.pg_advisory_xact_lock(attempt_key);
     IF NOT is_first THEN
         IF EXISTS (
             SELECT FROM celery_pgbg.outcome AS o WHERE o.task_id = run_v1.task_id AND o.attempt = run_v1.attempt
@@ -63,39 +64,37 @@ BEGIN
     started_at := pg_catalog.clock_timestamp();
     BEGIN
         IF role_name IS NOT NULL THEN
+            launching_role := pg_catalog.current_setting('role');
             PERFORM pg_catalog.set_config('role', role_name, true);
         END IF;
         IF preamble IS NOT NULL THEN
             EXECUTE preamble;
         END IF;
 
-        IF returns IS DISTINCT FROM 'count' THEN
-            BEGIN
-                OPEN results FOR EXECUTE statement;
-            EXCEPTION WHEN invalid_cursor_definition THEN
-                results := NULL;
-            END;
-        END IF;
-        IF results IS NULL THEN
-            IF returns <> 'count' THEN
-                RAISE invalid_parameter_value USING
-                    MESSAGE = 'the task has returns="' || returns || '", but its statement returns no rows',
-                    HINT = 'Add RETURNING to the statement, or use returns="count".';
-            END IF;
-            EXECUTE statement;
-            GET DIAGNOSTICS row_count = ROW_COUNT;
-            returns := 'count';
-        ELSIF returns IN ('row', 'value') THEN
-            CLOSE results;
-            EXECUTE statement INTO item;
+        IF returns IN ('row', 'value') THEN
+            EXECUTE statement INTO first_item;
             GET DIAGNOSTICS row_count = ROW_COUNT;
             IF row_count > 0 THEN
-                first_item := item;
-                row_text := item::text;
+                row_text := first_item::text;
                 row_texts := ARRAY[row_text];
                 result_bytes := octet_length(row_text);
             END IF;
+        ELSIF returns = 'count' THEN
+            EXECUTE statement;
+            GET DIAGNOSTICS row_count = ROW_COUNT;
         ELSE
+            BEGIN
+                OPEN results FOR EXECUTE statement;
+            EXCEPTION WHEN invalid_cursor_definition THEN
+                IF returns IS NOT NULL THEN
+                    RAISE syntax_error USING MESSAGE = no_rows_message;
+                END IF;
+                EXECUTE statement;
+                GET DIAGNOSTICS row_count = ROW_COUNT;
+                returns := 'count';
+            END;
+        END IF;
+        IF results IS NOT NULL THEN
             returns := 'rows';
             row_count := 0;
             LOOP
@@ -120,13 +119,15 @@ BEGIN
                 TABLE = 'celery_pgbg.outcome';
         END IF;
         IF row_texts IS NOT NULL THEN
-            column_names := ARRAY(SELECT json_object_keys(row_to_json(first_item)));
             BEGIN
                 first_row := record_send(first_item);
             EXCEPTION WHEN undefined_function THEN
                 -- a type without a binary form: all are read as text
                 first_row := NULL;
             END;
+            IF returns <> 'value' OR first_row IS NULL THEN
+                column_names := ARRAY(SELECT json_object_keys(row_to_json(first_item)));
+            END IF;
         END IF;
 
         SET CONSTRAINTS ALL IMMEDIATE;
@@ -142,6 +143,9 @@ BEGIN
         GET STACKED DIAGNOSTICS
             error_sqlstate = RETURNED_SQLSTATE,
             error_message = MESSAGE_TEXT;
+        IF error_sqlstate = '42601' AND error_message = no_rows_message THEN
+            error_message := 'the task has returns="' || returns || '", but its statement returns no rows';
+        END IF;
         DECLARE
             detail text;
             hint text;
