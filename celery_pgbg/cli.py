@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 import psycopg
+from kombu.exceptions import OperationalError
 
 from celery_pgbg.database import operations, schema
 from celery_pgbg.database.sessions import Session, connect
@@ -32,7 +35,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(context.obj.app, *args, **options)
         except (PgbgError, psycopg.Error) as exc:
-            raise click.ClickException(str(exc)) from exc
+            raise click.ClickException(str(exc).strip()) from exc
+        except OperationalError as exc:
+            raise click.ClickException(f"the broker cannot be reached: {exc}") from exc
 
     return run
 
@@ -120,25 +125,29 @@ def ps(app: Any, also_ended: bool, watch: float | None, as_json: bool, alias: st
             if as_json:
                 click.echo(json.dumps(rows, default=str))
             else:
-                used, limit = operations.slots(session)
                 _table(_PS_COLUMNS, map(_ps_row, rows))
-                click.echo(f"{used} of {limit} background worker slots are in use by pg_background")
+                click.echo(_slots(session))
             if watch is None:
                 return
             time.sleep(watch)
             click.clear()
 
 
-_PS_COLUMNS = ("TASK ID", "TASK", "PID", "STATE", "SECONDS", "PROGRESS", "WAITS FOR", "CELERY WORKER")
+_PS_COLUMNS = (
+    "TASK ID", "TASK", "PID", "COOKIE", "STATE", "STARTED", "SECONDS", "PROGRESS", "WAITS FOR", "CELERY WORKER",
+    "STATEMENT",
+)  # fmt: skip
 
 
 def _ps_row(row: dict[str, Any]) -> tuple[str, ...]:
     attempt = f" #{row['attempt']}" if row["attempt"] else ""
     progress = "" if row["progress_percent"] is None else f"{row['progress_percent']} % {row['progress_message'] or ''}"
     seconds = f"{row['seconds']:.1f}"
+    started = row["launched_at"].astimezone().strftime("%H:%M:%S")
+    statement = " ".join(row["statement"].split())
     return (
-        row["task_id"] + attempt, row["task_name"], str(row["pid"]), row["state"], seconds, progress.strip(),
-        row["waits_for"] or "", row["nodename"],
+        row["task_id"] + attempt, row["task_name"], str(row["pid"]), str(row["cookie"]), row["state"], started,
+        seconds, progress.strip(), row["waits_for"] or "", row["nodename"], statement[:60],
     )  # fmt: skip
 
 
@@ -148,7 +157,10 @@ def _ps_row(row: dict[str, Any]) -> tuple[str, ...]:
 @database_option
 @command
 def cancel(app: Any, task_id: str, force: bool, alias: str | None) -> None:
-    """Stop a SQL task: revoke it through Celery or, with --force, end its background worker."""
+    """Stop a SQL task: revoke it through Celery or, with --force, end its background worker.
+
+    With --force the task fails with QueryCanceled, and a redelivery of its message does not run it again.
+    """
     if not force:
         replies = app.control.revoke(task_id, terminate=True, reply=True, timeout=2) or []
         if not replies:
@@ -158,9 +170,9 @@ def cancel(app: Any, task_id: str, force: bool, alias: str | None) -> None:
                 click.echo(f"{node}: {answer.get('ok', answer)}")
         return
     with _session(app, alias) as session:
-        if not operations.terminate(session, task_id):
+        if not operations.cancel_by_hand(session, task_id):
             raise click.ClickException(f"no background worker runs task {task_id}")
-    click.echo("stopped; a Celery worker that waits for it will see it as lost, and its message may be delivered again")
+    click.echo("stopped: its effects are rolled back, and it fails with QueryCanceled; a redelivery does not run it")
 
 
 @pgbg.command()
@@ -172,6 +184,7 @@ def stats(app: Any, minutes: float, as_json: bool, alias: str | None) -> None:
     """Count runs, failures and seconds by task."""
     with _session(app, alias) as session:
         rows = operations.task_statistics(session, minutes * 60)
+        slots = _slots(session)
     if as_json:
         click.echo(json.dumps(rows, default=str))
         return
@@ -183,6 +196,7 @@ def stats(app: Any, minutes: float, as_json: bool, alias: str | None) -> None:
             for r in rows
         ),
     )
+    click.echo(slots)
 
 
 @pgbg.command()
@@ -202,9 +216,18 @@ def _session(app: Any, alias: str | None, dsn: str | None = None) -> Session:
     return connect(target, application_name="celery pgbg", connect_timeout=settings.connect_timeout)
 
 
+def _slots(session: Session) -> str:
+    slots = operations.slots(session)
+    return (
+        f"{slots.used} of {slots.server_worker_limit} background worker slots are in use by pg_background, "
+        f"{slots.used_by_others} by others"
+    )
+
+
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Print columns as wide as their widest value."""
+    """Print columns as wide as their widest value, each line cut at the edge of the terminal."""
     lines = [columns, *rows]
     widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines:
-        click.echo("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
+        click.echo("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()[:edge])

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import psycopg
+from kombu.exceptions import OperationalError
 
 from celery_pgbg.database import operations, schema
-from celery_pgbg.database.capabilities import Capabilities, detect
+from celery_pgbg.database.capabilities import detect
+from celery_pgbg.database.launcher import SESSION_WORKER_LIMIT
 from celery_pgbg.database.sessions import Session, connect
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.runners import settings_of
@@ -17,6 +19,15 @@ from celery_pgbg.settings import Settings
 
 _OLDEST_SERVER = 140_000
 _OUR_POOL = "celery_pgbg.pool:TaskPool"
+
+#: Fewer slots than this are hardly enough for a Celery worker's default concurrency.
+_FEW_SLOTS = 16
+
+_BROKER_SECONDS = 5.0
+
+#: Brokers that do not notice a lost consumer, but send again by the clock.
+_WITH_VISIBILITY_TIMEOUT = ("redis", "sqs")
+_SHORT_VISIBILITY_TIMEOUT = 600
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ def diagnose(app: Any, alias: str | None) -> Iterator[Finding]:
         return
     yield Finding("ok", "settings", "valid")
     yield from _check_celery(app)
+    yield from _check_broker(app)
     try:
         session = connect(dsn, application_name="pgbg doctor", connect_timeout=settings.connect_timeout)
     except PgbgError as exc:
@@ -74,6 +86,25 @@ def _check_celery(app: Any) -> Iterator[Finding]:
         yield Finding("ok", "result_backend", kind)
 
 
+def _check_broker(app: Any) -> Iterator[Finding]:
+    with app.connection_for_read() as connection:
+        try:
+            connection.ensure_connection(max_retries=1, timeout=_BROKER_SECONDS)
+        except OperationalError as exc:
+            yield Finding("error", "broker", f"{connection.as_uri()} cannot be reached: {exc}")
+            return
+        yield Finding("ok", "broker", connection.as_uri())
+        if connection.transport.driver_type not in _WITH_VISIBILITY_TIMEOUT:
+            return
+    seconds = app.conf.broker_transport_options.get("visibility_timeout", 3600)
+    yield Finding(
+        "ok" if seconds >= _SHORT_VISIBILITY_TIMEOUT else "warning",
+        "visibility_timeout",
+        f"the broker sends again what is not acknowledged after {seconds} s; a second delivery of a running "
+        "statement attaches to it, but takes one of the Celery worker's places: let it be longer than statements run",
+    )
+
+
 def _check_database(app: Any, session: Session, dsn: str, settings: Settings) -> Iterator[Finding]:
     info = session.info
     version = info.server_version
@@ -93,7 +124,7 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
         yield Finding("error", "installation", str(exc))
         return
     yield Finding("ok", "extension", f"pg_background {capabilities.version} in schema {capabilities.schema}")
-    yield from _check_slots(app, session, capabilities)
+    yield from _check_slots(app, session, settings)
     try:
         seconds = operations.round_trip(dsn, settings)
     except (PgbgError, psycopg.Error, RuntimeError) as exc:
@@ -102,11 +133,22 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
         yield Finding("ok", "round trip", f"SELECT 1 in a background worker took {seconds * 1000:.0f} ms")
 
 
-def _check_slots(app: Any, session: Session, capabilities: Capabilities) -> Iterator[Finding]:
-    used, limit = operations.slots(session)
+def _check_slots(app: Any, session: Session, settings: Settings) -> Iterator[Finding]:
+    slots = operations.slots(session)
+    free_for_us = slots.server_worker_limit - slots.used_by_others
+    said = (
+        f"max_worker_processes {slots.server_worker_limit}: {slots.used} in use by pg_background, "
+        f"{slots.used_by_others} by others"
+    )
     concurrency = app.conf.worker_concurrency
-    said = f"max_worker_processes {limit}, {used} in use by pg_background now"
-    if capabilities.server_worker_limit < 2 * 8 or (concurrency and concurrency > limit):
+    if free_for_us < _FEW_SLOTS or (concurrency and concurrency > free_for_us):
         yield Finding("warning", "slots", f"{said}; worker_concurrency {concurrency}: SQL tasks above it wait in line")
     else:
         yield Finding("ok", "slots", said)
+    handles = settings.launchers * SESSION_WORKER_LIMIT
+    yield Finding(
+        "warning" if (concurrency or 0) > handles else "ok",
+        "launchers",
+        f"{settings.launchers} sessions in each Celery worker, with pg_background.max_workers raised to "
+        f"{SESSION_WORKER_LIMIT}, can hold {handles} running statements",
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 from psycopg.rows import class_row, dict_row
 
 from celery_pgbg.database import queries
@@ -29,15 +29,6 @@ SESSION_WORKER_LIMIT = 1000
 
 #: Handles that are done with are detached together, once there are this many.
 _DETACH_BATCH = 32
-
-#: Set in every launching session: text forms that psycopg's adapters read.
-_PREPARE_SESSION = (
-    "SET pg_background.max_workers = {limit}",
-    "SET datestyle = 'ISO'",
-    "SET intervalstyle = 'postgres'",
-    "SET bytea_output = 'hex'",
-    "SET extra_float_digits = 1",
-)
 
 
 @dataclass(frozen=True)
@@ -285,8 +276,7 @@ class Launcher:
             try:
                 check_installed(session)
                 self._capabilities = detect(session)
-                for command in _PREPARE_SESSION:
-                    session.execute(sql.SQL(command).format(limit=sql.Literal(SESSION_WORKER_LIMIT)))
+                session.execute(queries.query("prepare_launcher"), {"session_worker_limit": SESSION_WORKER_LIMIT})
             except (psycopg.Error, ConfigurationError):
                 session.close()
                 raise

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -12,14 +15,50 @@ from celery_pgbg.database import queries
 from celery_pgbg.database.runner import Runner
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Order, Watch
-from celery_pgbg.outcomes import Returned
+from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.outcomes import Detached, Returned
 from celery_pgbg.settings import Settings
+
+#: A string as ``format('%L')`` writes it, perhaps cut off by ``track_activity_query_size``.
+_LITERAL = r" ?E?'(?:[^']|'')*'?"
+
+#: The call that a background worker shows as its query, around the statement.
+_CALL = re.compile(
+    rf"SELECT celery_pgbg\.run_v1\({_LITERAL}, \d+, {_LITERAL}, -?\d+, -?\d+, {_LITERAL},"
+    rf" (?P<preamble>NULL|{_LITERAL})(?:, (?P<last>{_LITERAL}))?"
+)
+
+_CANCELLED_BY_HAND = "cancelled by hand: pgbg cancel --force"
+
+#: How long the doctor waits for ``SELECT 1``, in seconds.
+_ROUND_TRIP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Background worker slots of a server."""
+
+    used: int
+    used_by_others: int
+    server_worker_limit: int
 
 
 def executions(session: Session, ended_seconds: float) -> list[dict[str, Any]]:
-    """List what runs, and what ended within the last seconds; times in seconds."""
-    return _rows(session, "operate_ps", {"ended_ms": round(ended_seconds * 1000)})
+    """List what runs, and what ended within the last seconds; times in seconds.
+
+    ``statement`` is what the server shows of it: its beginning, and nothing to a role that may not see it.
+    """
+    rows = _rows(session, "operate_ps", {"ended_ms": round(ended_seconds * 1000)})
+    return [{**row, "statement": _statement_in(row["statement"] or "")} for row in rows]
+
+
+def _statement_in(query: str) -> str:
+    """Take the task's own statement out of the call that runs it."""
+    call = _CALL.match(query)
+    if call is None:
+        return query
+    literals = [part for part in call.group("preamble", "last") if part not in (None, "NULL")]
+    return " ".join(part.strip().removeprefix("E")[1:].removesuffix("'").replace("''", "'") for part in literals)
 
 
 def task_statistics(session: Session, seconds: float) -> list[dict[str, Any]]:
@@ -27,24 +66,22 @@ def task_statistics(session: Session, seconds: float) -> list[dict[str, Any]]:
     return _rows(session, "operate_stats", {"ended_ms": round(seconds * 1000)})
 
 
-def slots(session: Session) -> tuple[int, int]:
-    """Count the background workers of pg_background that run now, and all slots of the server."""
-    row = _rows(session, "operate_slots", {})[0]
-    return row["used"], row["server_worker_limit"]
+def slots(session: Session) -> Slots:
+    """Count the background workers of pg_background that run now, those of others, and all slots."""
+    return Slots(**_rows(session, "operate_slots", {})[0])
 
 
-def terminate(session: Session, task_id: str) -> int:
-    """Stop the background worker of a task, if it is really that one.
+def cancel_by_hand(session: Session, task_id: str) -> int:
+    """Stop the background worker of a task, if it is really that one, and let the attempt fail for good.
+
+    Its effects are rolled back; ``QueryCanceled`` becomes its outcome, so that no redelivery runs it again.
+    An attempt that finishes at the same moment has finished.
 
     Returns:
-        How many were signalled: 0 or 1 for each attempt on record.
+        How many were signalled.
     """
-    attempts = {row["attempt"] for row in executions(session, 0) if row["task_id"] == task_id}
-    signalled = 0
-    for attempt in attempts:
-        row = session.execute(queries.query("terminate_execution"), {"task_id": task_id, "attempt": attempt}).fetchone()
-        signalled += bool(row and row[0])
-    return signalled
+    rows = _rows(session, "operate_cancel", {"task_id": task_id, "message": _CANCELLED_BY_HAND})
+    return sum(row["signalled"] for row in rows)
 
 
 def purge(session: Session, older_than: float) -> int:
@@ -69,18 +106,23 @@ def round_trip(dsn: str, settings: Settings) -> float:
         Seconds from launch to outcome.
 
     Raises:
-        RuntimeError: it ended otherwise than with its value.
+        RuntimeError: it did not end in time, or otherwise than with its value.
     """
     runner = Runner(dsn, settings, "doctor")
     attempt = Attempt(f"doctor-{uuid.uuid4()}")
     order = Order(attempt, "pgbg.doctor", "doctor", "SELECT 1", {}, "value", notify=settings.notify)
-
+    watch = Watch(attempt)
+    alarm = threading.Timer(_ROUND_TRIP_SECONDS, watch.interrupt, (Interruption.DETACH,))
+    alarm.start()
     try:
         begin = time.monotonic()
-        ending = runner.run(order, Watch(attempt))
+        ending = runner.run(order, watch)
         seconds = time.monotonic() - begin
     finally:
+        alarm.cancel()
         runner.close()
+    if ending == Detached():
+        raise RuntimeError(f"SELECT 1 in a background worker took more than {_ROUND_TRIP_SECONDS:g} s: no free slot?")
     if ending != Returned(1):
         raise RuntimeError(f"SELECT 1 in a background worker ended with {ending}")
     return seconds

@@ -80,8 +80,8 @@ class StandaloneLauncher(Launcher):
                 if order.role is not None:
                     session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(order.role)))
                 with session.transaction():
-                    for name, value in {**order.settings, "application_name": order.application_name}.items():
-                        session.execute("SELECT set_config(%s, %s, true)", (name, value))
+                    settings = {**order.settings, "application_name": order.application_name}
+                    session.execute(queries.query("set_locally"), {"settings": json.dumps(settings)})
                     row = session.execute(query, {"statement": statement}).fetchone()
             except errors.InsufficientResources:
                 return None

@@ -11,7 +11,8 @@ SELECT
         ELSE 'gone'
     END AS state,
     extract(epoch FROM coalesce(outcome.finished_at, clock_timestamp()) - execution.launched_at)::float8 AS seconds,
-    concat_ws(': ', activity.wait_event_type, activity.wait_event) AS waits_for
+    concat_ws(': ', activity.wait_event_type, activity.wait_event) AS waits_for,
+    activity.query AS statement
 FROM celery_pgbg.execution AS execution
 LEFT JOIN celery_pgbg.outcome AS outcome USING (task_id, attempt)
 LEFT JOIN pg_catalog.pg_stat_activity AS activity

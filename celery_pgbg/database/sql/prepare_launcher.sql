@@ -1,0 +1,8 @@
+-- Set up a launching session: as many handles as pg_background allows, and the text forms that
+-- psycopg's adapters read, which its workers inherit.
+SELECT
+    set_config('pg_background.max_workers', %(session_worker_limit)s::text, false),
+    set_config('datestyle', 'ISO', false),
+    set_config('intervalstyle', 'postgres', false),
+    set_config('bytea_output', 'hex', false),
+    set_config('extra_float_digits', '1', false)
