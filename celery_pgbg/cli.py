@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import click
 import psycopg
-from kombu.exceptions import OperationalError
 
 from celery_pgbg.database import operations, schema
 from celery_pgbg.database.sessions import Session, connect
 from celery_pgbg.diagnosis import diagnose
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.runners import settings_of
+from celery_pgbg.tables import EXECUTION_COLUMNS, execution_row, print_table
 
 _NO_FILES = "its files are not on the server: install the package postgresql-18-pg-background there"
 
@@ -36,8 +34,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(context.obj.app, *args, **options)
         except (PgbgError, psycopg.Error) as exc:
             raise click.ClickException(str(exc).strip()) from exc
-        except OperationalError as exc:
-            raise click.ClickException(f"the broker cannot be reached: {exc}") from exc
 
     return run
 
@@ -119,36 +115,18 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 @command
 def ps(app: Any, also_ended: bool, watch: float | None, as_json: bool, alias: str | None) -> None:
     """Show the SQL tasks that run, with their background workers' PIDs and their progress."""
-    with _session(app, alias) as session:
+    with _installed_session(app, alias) as session:
         while True:
             rows = operations.executions(session, 3600 if also_ended else 0)
             if as_json:
                 click.echo(json.dumps(rows, default=str))
             else:
-                _table(_PS_COLUMNS, map(_ps_row, rows))
+                print_table(EXECUTION_COLUMNS, map(execution_row, rows))
                 click.echo(_slots(session))
             if watch is None:
                 return
             time.sleep(watch)
             click.clear()
-
-
-_PS_COLUMNS = (
-    "TASK ID", "TASK", "PID", "COOKIE", "STATE", "STARTED", "SECONDS", "PROGRESS", "WAITS FOR", "CELERY WORKER",
-    "STATEMENT",
-)  # fmt: skip
-
-
-def _ps_row(row: dict[str, Any]) -> tuple[str, ...]:
-    attempt = f" #{row['attempt']}" if row["attempt"] else ""
-    progress = "" if row["progress_percent"] is None else f"{row['progress_percent']} % {row['progress_message'] or ''}"
-    seconds = f"{row['seconds']:.1f}"
-    started = row["launched_at"].astimezone().strftime("%H:%M:%S")
-    statement = " ".join(row["statement"].split())
-    return (
-        row["task_id"] + attempt, row["task_name"], str(row["pid"]), str(row["cookie"]), row["state"], started,
-        seconds, progress.strip(), row["waits_for"] or "", row["nodename"], statement[:60],
-    )  # fmt: skip
 
 
 @pgbg.command()
@@ -162,17 +140,31 @@ def cancel(app: Any, task_id: str, force: bool, alias: str | None) -> None:
     With --force the task fails with QueryCanceled, and a redelivery of its message does not run it again.
     """
     if not force:
-        replies = app.control.revoke(task_id, terminate=True, reply=True, timeout=2) or []
-        if not replies:
-            raise click.ClickException("no Celery worker answers; --force ends the background worker directly")
-        for reply in replies:
-            for node, answer in reply.items():
-                click.echo(f"{node}: {answer.get('ok', answer)}")
+        _revoke(app, task_id)
         return
-    with _session(app, alias) as session:
-        if not operations.cancel_by_hand(session, task_id):
-            raise click.ClickException(f"no background worker runs task {task_id}")
-    click.echo("stopped: its effects are rolled back, and it fails with QueryCanceled; a redelivery does not run it")
+    with _installed_session(app, alias) as session:
+        stopped = operations.cancel_by_hand(session, task_id)
+    if not stopped:
+        raise click.ClickException(f"no background worker runs task {task_id}")
+    if all(stopped):
+        click.echo("stopped: its effects are rolled back, and it fails with QueryCanceled; no redelivery runs it again")
+    else:
+        click.echo("stopped: it stood alone, so what it had committed stays")
+
+
+def _revoke(app: Any, task_id: str) -> None:
+    try:
+        replies = app.control.revoke(task_id, terminate=True, reply=True, timeout=2) or []
+    except Exception as exc:
+        # Each transport has errors of its own.
+        raise click.ClickException(
+            f"the broker cannot be reached: {exc}; --force ends the background worker directly"
+        ) from exc
+    if not replies:
+        raise click.ClickException("no Celery worker answers; --force ends the background worker directly")
+    for reply in replies:
+        for node, answer in reply.items():
+            click.echo(f"{node}: {answer.get('ok', answer)}")
 
 
 @pgbg.command()
@@ -182,14 +174,14 @@ def cancel(app: Any, task_id: str, force: bool, alias: str | None) -> None:
 @command
 def stats(app: Any, minutes: float, as_json: bool, alias: str | None) -> None:
     """Count runs, failures and seconds by task."""
-    with _session(app, alias) as session:
+    with _installed_session(app, alias) as session:
         rows = operations.task_statistics(session, minutes * 60)
         slots = _slots(session)
     if as_json:
         click.echo(json.dumps(rows, default=str))
         return
     columns = ("TASK", "RUNS", "FAILURES", "P50 SECONDS", "P95 SECONDS")
-    _table(
+    print_table(
         columns,
         (
             (r["task_name"], str(r["runs"]), str(r["failures"]), f"{r['p50_seconds']:.3f}", f"{r['p95_seconds']:.3f}")
@@ -205,7 +197,7 @@ def stats(app: Any, minutes: float, as_json: bool, alias: str | None) -> None:
 @command
 def purge(app: Any, older_than: float, alias: str | None) -> None:
     """Delete outcomes and records that are older, and so forget that those attempts have run."""
-    with _session(app, alias) as session:
+    with _installed_session(app, alias) as session:
         deleted = operations.purge(session, older_than)
     click.echo(f"deleted {deleted} records")
 
@@ -224,10 +216,12 @@ def _slots(session: Session) -> str:
     )
 
 
-def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Print columns as wide as their widest value, each line cut at the edge of the terminal."""
-    lines = [columns, *rows]
-    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
-    edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in lines:
-        click.echo("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()[:edge])
+def _installed_session(app: Any, alias: str | None) -> Session:
+    """A session in a database that has our schema; ``SchemaMissing`` tells what to do where it has not."""
+    session = _session(app, alias)
+    try:
+        schema.check_installed(session)
+    except BaseException:
+        session.close()
+        raise
+    return session

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import psycopg
-from kombu.exceptions import OperationalError
 
 from celery_pgbg.database import operations, schema
 from celery_pgbg.database.capabilities import detect
@@ -87,15 +86,17 @@ def _check_celery(app: Any) -> Iterator[Finding]:
 
 
 def _check_broker(app: Any) -> Iterator[Finding]:
-    with app.connection_for_read() as connection:
-        try:
+    try:
+        with app.connection_for_read() as connection:
+            address = connection.as_uri()
             connection.ensure_connection(max_retries=1, timeout=_BROKER_SECONDS)
-        except OperationalError as exc:
-            yield Finding("error", "broker", f"{connection.as_uri()} cannot be reached: {exc}")
-            return
-        yield Finding("ok", "broker", connection.as_uri())
-        if connection.transport.driver_type not in _WITH_VISIBILITY_TIMEOUT:
-            return
+            driver_type = connection.transport.driver_type
+    except Exception as exc:  # noqa: BLE001 - each transport has errors of its own
+        yield Finding("error", "broker", f"no connection: {exc}")
+        return
+    yield Finding("ok", "broker", address)
+    if driver_type not in _WITH_VISIBILITY_TIMEOUT:
+        return
     seconds = app.conf.broker_transport_options.get("visibility_timeout", 3600)
     yield Finding(
         "ok" if seconds >= _SHORT_VISIBILITY_TIMEOUT else "warning",

@@ -71,17 +71,17 @@ def slots(session: Session) -> Slots:
     return Slots(**_rows(session, "operate_slots", {})[0])
 
 
-def cancel_by_hand(session: Session, task_id: str) -> int:
+def cancel_by_hand(session: Session, task_id: str) -> list[bool]:
     """Stop the background worker of a task, if it is really that one, and let the attempt fail for good.
 
     Its effects are rolled back; ``QueryCanceled`` becomes its outcome, so that no redelivery runs it again.
-    An attempt that finishes at the same moment has finished.
+    An attempt that finishes at the same moment has finished. A statement that stands alone is only stopped.
 
     Returns:
-        How many were signalled.
+        For each that was stopped, whether it was atomic.
     """
     rows = _rows(session, "operate_cancel", {"task_id": task_id, "message": _CANCELLED_BY_HAND})
-    return sum(row["signalled"] for row in rows)
+    return [row["atomic"] for row in rows if row["signalled"]]
 
 
 def purge(session: Session, older_than: float) -> int:

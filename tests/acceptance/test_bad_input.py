@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from celery.exceptions import NotRegistered
 from psycopg import errors, sql
 
-from celery_pgbg import SQLTask
 from celery_pgbg.database import schema
 from celery_pgbg.errors import (
     BindingError,
@@ -58,11 +58,39 @@ def test_wrong_arguments_of_a_message_fail_the_task(shop: Shop) -> None:
     [
         ("missing_argument", (1,), BindingError, r"shop.missing_argument.*%\(b\)s.*no argument.*arguments are: a"),
         ("lone_percent", (), BindingError, "percent|placeholder"),
-        ("not_sql", (), TaskDefinitionError, "shop.not_sql: the body must return a str.*got int"),
+        ("returned", ("none",), TaskDefinitionError, "shop.returned: the body must return a str.*got NoneType"),
+        ("returned", ("empty",), TaskDefinitionError, "shop.returned: the body returned an empty statement"),
+        ("returned", ("list",), TaskDefinitionError, "shop.returned: the body must return a str.*got list"),
+        ("returned", ("bytes",), TaskDefinitionError, "shop.returned: the body must return a str.*got bytes"),
+        ("returned", ("number",), TaskDefinitionError, "shop.returned: the body must return a str.*got int"),
+        ("returned", ("parameters",), BindingError, "shop.returned: parameters must be a dict, tuple or list, got int"),
+        ("returned", ("too few",), BindingError, "shop.returned: .*2 placeholders but 1 parameters"),
+        ("returned", ("too many",), BindingError, "shop.returned: .*1 placeholders but 2 parameters"),
+        ("returned", ("mixed",), BindingError, "shop.returned: .*cannot be mixed"),
+        (
+            "returned",
+            ("object",),
+            BindingError,
+            "shop.returned: argument o cannot be bound: cannot adapt type 'object'$",
+        ),
+        ("returned", ("nul",), BindingError, "shop.returned: the statement has a NUL"),
+        ("returned", ("surrogate",), BindingError, "shop.returned: .*surrogates not allowed"),
+        ("statement", ("COMMIT",), errors.FeatureNotSupported, "transaction commands"),
+        ("statement", ("VACUUM",), errors.ActiveSqlTransaction, "HINT:  Give the task atomic=False"),
+        ("statement", ("DO $$ BEGIN COMMIT; END $$",), errors.InvalidTransactionTermination, "atomic=False.*COMMIT"),
+        ("statement", ("COPY pg_class TO STDOUT",), errors.FeatureNotSupported, "COPY"),
+        ("statement_alone", ("VACUUM; SELECT 1",), errors.ActiveSqlTransaction, "one statement alone"),
+        ("statement_alone", ("SELEC 1",), errors.SyntaxError, 'at or near "SELEC"'),
+        ("wrong_role", (), errors.InvalidParameterValue, 'role "pgbg_test_nobody" does not exist'),
+        ("wrong_setting", (), errors.UndefinedObject, 'parameter "no_such_setting"'),
+        ("wrong_setting_alone", (), errors.InvalidParameterValue, 'parameter "work_mem"'),
         ("syntax_error", (), errors.SyntaxError, 'at or near "SELEC"'),
         ("unknown_database", (), ConfigurationError, "unknown database alias 'nowhere'"),
         ("large", (20_000_000,), ResultTooLarge, "pgbg_max_result_bytes"),
-        ("bound", ("a\x00b",), BindingError, "NUL"),
+        ("bound", ("a\x00b",), BindingError, "argument suffix cannot be bound: .*NUL"),
+        ("bound", ("a\ud800b",), BindingError, "argument suffix cannot be bound: .*surrogates"),
+        ("add", ({"a": 1},), BindingError, "argument a cannot be bound: cannot adapt type 'dict'; .*Jsonb"),
+        ("add", (1, [1, "x"]), BindingError, "argument b cannot be bound: .*mixed types; got: int, str"),
     ],
 )
 def test_a_fault_fails_its_task_with_an_error_that_names_it(
@@ -73,30 +101,13 @@ def test_a_fault_fails_its_task_with_an_error_that_names_it(
     assert_still_works(shop)
 
 
-def test_a_dict_argument_that_cannot_be_adapted_is_named(shop: Shop) -> None:
-    with pytest.raises(BindingError, match="cannot adapt type 'dict'"):
-        send(shop, "add", {"a": 1}).get(timeout=WAIT)
+def test_a_message_that_is_no_task_is_dropped(shop: Shop) -> None:
+    with shop.app.connection_for_write() as connection, connection.Producer() as producer:
+        for body in ("garbage", {"neither": "task"}, [[], {}, {}]):
+            producer.publish(body, exchange="", routing_key=shop.queue, serializer="json")
+    with pytest.raises(NotRegistered):
+        send(shop, "nowhere").get(timeout=WAIT)
     assert_still_works(shop)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"returns": "row_s"}, "returns must be one of rows, row, value, count.*did you mean 'rows'"),
-        ({"atomic": "no"}, "atomic must be True or False"),
-        ({"atomic": False, "returns": "rows"}, "command tag"),
-        ({"settings": ["work_mem"]}, "settings must be a dict"),
-        ({"settings": {"Application_Name": "x"}}, "may not have"),
-        ({"role": ""}, "role must be a name"),
-    ],
-)
-def test_wrong_options_are_refused_at_the_definition(options: dict[str, Any], message: str) -> None:
-    def body() -> str:
-        return "SELECT 1"
-
-    app = make_app("memory://", "cache+memory://", "unused")
-    with pytest.raises(TaskDefinitionError, match=message):
-        app.task(base=SQLTask, shared=False, name="wrong", lazy=False, **options)(body)
 
 
 # --- the settings -------------------------------------------------------------------------------------------
@@ -151,8 +162,30 @@ def test_a_missing_dsn_is_said(on: Callable[..., Shop]) -> None:
     assert_fails(on(None), ConfigurationError, "pgbg_dsn is not set")
 
 
-def test_a_missing_database_or_role_is_said(on: Callable[..., Shop], dsn: str) -> None:
+def test_a_missing_database_is_said(on: Callable[..., Shop], dsn: str) -> None:
     assert_fails(on(url_of(dsn, dbname="nowhere")), ServerRefused, 'database "nowhere" does not exist')
+
+
+def test_a_missing_role_or_a_wrong_password_is_said(on: Callable[..., Shop], dsn: str) -> None:
+    assert_fails(on(url_of(dsn, user="pgbg_test_nobody")), ServerRefused, 'role "pgbg_test_nobody" does not exist|auth')
+
+
+def test_a_dsn_that_libpq_cannot_read_is_said_without_its_password(on: Callable[..., Shop]) -> None:
+    shop = on("postgresql://u:secret@h/d?colour=red")
+    assert_fails(shop, ConfigurationError, 'libpq cannot read the DSN: invalid URI query parameter: "colour"')
+    assert "SQL tasks will fail until that is mended" in shop.workers[0].text()
+    assert "secret" not in shop.workers[0].text()
+
+
+def test_an_extension_that_is_too_old_is_said(on: Callable[..., Shop], new_database: Callable[[], str]) -> None:
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as session:
+        schema.install(session)
+        # As before 1.6: neither the functions of 2.0 nor those with _v2.
+        query = "SELECT proname, oid::regprocedure::text FROM pg_proc WHERE proname ~ '^pg_background_(launch|outcome)'"
+        for _, function in session.execute(query).fetchall():
+            session.execute(f"ALTER EXTENSION pg_background DROP FUNCTION {function}")
+    assert_fails(on(dsn), ExtensionMissing, "is too old: 1.6 or later is needed")
 
 
 def test_a_missing_extension_is_said_with_what_to_do(on: Callable[..., Shop], new_database: Callable[[], str]) -> None:

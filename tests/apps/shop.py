@@ -143,8 +143,33 @@ def define_tasks(app: Celery) -> None:
         return "SELECT 1 % 2"
 
     @sql_task
-    def not_sql() -> Any:
-        return 42
+    def returned(kind: str) -> Any:
+        return {
+            "none": None, "empty": " ; ", "list": ["SELECT 1"], "bytes": b"SELECT 1", "number": 42,
+            "parameters": ("SELECT %s", 5), "too few": ("SELECT %s, %s", [1]), "too many": ("SELECT %s", [1, 2]),
+            "mixed": "SELECT %s, %(kind)s", "object": ("SELECT %(o)s", {"a": 1, "o": object()}),
+            "nul": "SELECT 'a\0b'", "surrogate": "SELECT '\ud800'",
+        }[kind]  # fmt: skip
+
+    @sql_task
+    def statement(text: str) -> Any:
+        return text, {}
+
+    @sql_task(atomic=False)
+    def statement_alone(text: str) -> Any:
+        return text, {}
+
+    @sql_task(role="pgbg_test_nobody")
+    def wrong_role() -> str:
+        return "SELECT 1"
+
+    @sql_task(settings={"no_such_setting": 1})
+    def wrong_setting() -> str:
+        return "SELECT 1"
+
+    @sql_task(atomic=False, settings={"work_mem": "a lot"})
+    def wrong_setting_alone() -> str:
+        return "VACUUM"
 
     @sql_task
     def syntax_error() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.effects import running
 from tests.fix_celery import PROJECT, Shop
 from tests.fix_server import url_of
 from tests.waiting import eventually
@@ -34,6 +37,13 @@ def pgbg(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
 def levels(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """What the doctor found, by what it looked at."""
     return {finding["what"]: finding["level"] for finding in json.loads(done.stdout)}
+
+
+def assert_one_message(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """It failed, with that message and no traceback."""
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_install_then_doctor_is_content(pgbg: Callable[..., Any], new_database: Callable[[], str]) -> None:
@@ -64,9 +74,7 @@ def test_install_without_privilege_says_what_to_do(pgbg: Callable[..., Any], new
     done = pgbg("install", pgbg_dsn=url_of(dsn, user="pgbg_test_installer"))
     with psycopg.connect(dsn, autocommit=True) as session:
         session.execute("DROP ROLE pgbg_test_installer")
-    assert done.returncode == 1
-    assert "superuser" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_one_message(done, "superuser")
 
 
 def test_install_of_an_alias_goes_there(pgbg: Callable[..., Any], new_database: Callable[[], str], dsn: str) -> None:
@@ -81,9 +89,79 @@ def test_install_of_an_alias_goes_there(pgbg: Callable[..., Any], new_database: 
 
 def test_a_wrong_dsn_is_one_line(pgbg: Callable[..., Any], dsn: str) -> None:
     done = pgbg("ps", pgbg_dsn=url_of(dsn, dbname="nowhere"))
-    assert done.returncode == 1
-    assert 'database "nowhere" does not exist' in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_one_message(done, 'database "nowhere" does not exist')
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "pgbg_dsn is not set"),
+        ({"pgbg_dns": "x"}, "did you mean 'pgbg_dsn'"),
+        ({"pgbg_dsn": "postgresql://h:port/d"}, "libpq cannot read the DSN: port must be a number"),
+        ({"pgbg_dsn": "postgresql://postgres@127.0.0.1:1/d"}, "no connection to 127.0.0.1:1"),
+    ],
+)
+def test_a_wrong_setting_is_a_message_of_every_command(
+    pgbg: Callable[..., Any], settings: dict[str, Any], message: str
+) -> None:
+    for command in (["install"], ["ps"], ["stats"], ["purge", "--older-than", "60"], ["cancel", "--force", "x"]):
+        assert_one_message(pgbg(*command, **settings), message)
+    doctor = pgbg("doctor", "--json", **settings)
+    assert doctor.returncode == 1
+    assert any(found["level"] == "error" and message in found["said"] for found in json.loads(doctor.stdout))
+
+
+def test_a_broker_that_does_not_answer_is_said(pgbg: Callable[..., Any], dsn: str) -> None:
+    settings = {"broker": "redis://127.0.0.1:1/0", "pgbg_dsn": dsn}
+    assert_one_message(pgbg("cancel", "x", **settings), "the broker cannot be reached")
+    found = levels(pgbg("doctor", "--json", **settings))
+    assert (found["broker"], found["round trip"]) == ("error", "ok")
+
+
+def test_the_doctor_warns_of_what_slows_or_weakens(pgbg: Callable[..., Any], dsn: str) -> None:
+    done = pgbg(
+        "doctor", "--json", pgbg_dsn=dsn, worker_pool="prefork", worker_prefetch_multiplier=4, worker_concurrency=5000,
+        backend=None, broker_transport_options={"visibility_timeout": 60},
+    )  # fmt: skip
+    warned = {what for what, level in levels(done).items() if level == "warning"}
+    assert warned == {
+        "worker_pool", "worker_prefetch_multiplier", "result_backend", "visibility_timeout", "slots", "launchers",
+    }  # fmt: skip
+    assert done.returncode == 0
+
+
+def test_the_printed_sql_lets_the_granted_role_run_tasks(
+    pgbg: Callable[..., Any], new_database: Callable[[], str]
+) -> None:
+    if shutil.which("psql") is None:
+        pytest.skip("psql is not installed")
+    dsn = new_database()
+    role = f"pgbg_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(dsn, autocommit=True) as session:
+        session.execute(f"CREATE ROLE {role} LOGIN")
+        as_role = url_of(dsn, user=role)
+        before = pgbg("doctor", "--json", pgbg_dsn=as_role)
+        assert levels(before)["installation"] == "error"
+        script = pgbg("install", "--sql", "--grant-to", role).stdout
+        command = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", dsn]
+        subprocess.run(command, input=script, text=True, check=True, capture_output=True)
+        after = pgbg("doctor", "--json", pgbg_dsn=as_role)
+        session.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert after.returncode == 0, after.stdout
+    assert levels(after)["round trip"] == "ok"
+
+
+def test_purge_and_uninstall(pgbg: Callable[..., Any], new_database: Callable[[], str]) -> None:
+    dsn = new_database()
+    pgbg("install", pgbg_dsn=dsn)
+    pgbg("doctor", pgbg_dsn=dsn)
+    assert "pgbg.doctor" in pgbg("ps", "--all", pgbg_dsn=dsn).stdout
+    assert "deleted 1 records" in pgbg("purge", "--older-than", "0", pgbg_dsn=dsn).stdout
+    assert "pgbg.doctor" not in pgbg("ps", "--all", pgbg_dsn=dsn).stdout
+    assert pgbg("uninstall", pgbg_dsn=dsn).returncode == 1  # nobody said yes
+    assert pgbg("ps", pgbg_dsn=dsn).returncode == 0
+    assert pgbg("uninstall", "--yes", pgbg_dsn=dsn).returncode == 0
+    assert_one_message(pgbg("ps", pgbg_dsn=dsn), "pgbg install")
 
 
 def test_ps_shows_a_running_task_and_cancel_stops_it(
@@ -101,6 +179,7 @@ def test_ps_shows_a_running_task_and_cancel_stops_it(
 
     row = eventually("it is shown", shown)
     assert (row["pid"], row["task_name"], row["nodename"]) == (pid, "shop.sleep", shop.workers[0].nodename)
+    assert row["statement"].startswith("SELECT pg_sleep(60")
     assert result.id in pgbg("ps", **arguments).stdout
     done = pgbg("cancel", result.id, **arguments)
     assert done.returncode == 0, done.stderr
@@ -111,16 +190,20 @@ def test_ps_shows_a_running_task_and_cancel_stops_it(
     assert result.id in pgbg("ps", "--all", **arguments).stdout or "shop.add" in pgbg("ps", "--all", **arguments).stdout
 
 
-def test_cancel_by_force_needs_no_celery_worker(
-    new_shop: Callable[..., Shop], pgbg: Callable[..., Any], redis_url: str, dsn: str, database: Any
+def test_cancel_by_force_needs_no_celery_worker_and_is_for_good(
+    new_shop: Callable[..., Shop], pgbg: Callable[..., Any], amqp_url: str, redis_url: str, dsn: str, database: Any
 ) -> None:
-    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
+    shop = new_shop(amqp_url, f"{redis_url}/10", pgbg_dsn=dsn)
+    arguments = {"broker": amqp_url, "queue": shop.queue, "pgbg_dsn": dsn}
     worker = shop.start_worker()
     result = shop.task("sleep").delay(60)
     shop.wait_active(result)
     worker.kill()
-    assert "no Celery worker answers" in pgbg("cancel", result.id, queue=shop.queue, pgbg_dsn=dsn).stderr
-    assert pgbg("cancel", "--force", result.id, queue=shop.queue, pgbg_dsn=dsn).returncode == 0
-    query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background' AND application_name LIKE %s"
-    eventually("gone", lambda: database.execute(query, [f"%{result.id}%"]).fetchone() == (0,))
-    assert "no background worker runs" in pgbg("cancel", "--force", result.id, queue=shop.queue, pgbg_dsn=dsn).stderr
+    assert_one_message(pgbg("cancel", result.id, **arguments), "no Celery worker answers")
+    assert pgbg("cancel", "--force", result.id, **arguments).returncode == 0
+    eventually("gone", lambda: not running(database, result.id))
+    assert_one_message(pgbg("cancel", "--force", result.id, **arguments), "no background worker runs")
+    shop.start_worker()
+    with pytest.raises(psycopg.errors.QueryCanceled, match="by hand"):
+        result.get(timeout=60)
+    assert shop.task("add").delay(1).get(timeout=60) == [{"total": 3}]

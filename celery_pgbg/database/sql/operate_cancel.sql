@@ -18,6 +18,7 @@ WITH live AS MATERIALIZED (
     RETURNING task_id, attempt
 )
 SELECT
+    live.atomic,
     pg_terminate_backend(live.pid) AS signalled,
     pg_notify('celery_pgbg_outcome', live.attempt || ' ' || live.task_id)
 FROM live
