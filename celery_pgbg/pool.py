@@ -237,13 +237,17 @@ class TaskPool(BasePool):
         Our own requests go by the task id instead; this serves requests of other classes.
 
         Raises:
-            NotImplementedError: it is a Python task, whose thread cannot be stopped.
+            NotImplementedError: a Python task is revoked, whose thread cannot be stopped. Where Celery only
+                leaves it, for a shutdown or a lost connection, an error would end the whole Celery worker.
         """
-        for run in self._all_runs():
+        runs = self._all_runs()
+        for run in runs:
             if run.is_sql and run.pid == pid:
                 run.interrupt(Interruption.REVOKE)
                 return
-        raise NotImplementedError("this pool cannot terminate Python tasks: a thread cannot be stopped")
+        if state.revoked_stamps or any(run.task_id in state.revoked for run in runs if not run.is_sql):
+            raise NotImplementedError("this pool cannot terminate Python tasks: a thread cannot be stopped")
+        logger.warning("a Python task cannot be stopped: its thread runs on until it ends, or the process does")
 
     # --- size ------------------------------------------------------------------------------------------
 

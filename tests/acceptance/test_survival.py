@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,31 @@ def test_a_cold_shutdown_leaves_the_statement_running_and_the_next_worker_attach
     assert result.get(timeout=WAIT) == 1
     assert "attached" in shop.workers[-1].text() or effects(database, table) == ["x"]
     assert effects(database, table) == ["x"]
+
+
+def test_a_cold_shutdown_is_orderly_beside_python_tasks(shop: Shop, table: str, database: Any, tmp_path: Path) -> None:
+    worker = shop.start_worker()
+    python = shop.task("wait_for").delay(str(tmp_path / "never"))
+    result = shop.task("insert").delay(table, "x", 6)
+    shop.wait_active(python)
+    pid = shop.wait_active(result)["worker_pid"]
+    worker.send(signal.SIGQUIT)
+    assert worker.wait() == 0, worker.text()
+    assert "Unrecoverable" not in worker.text()
+    assert running(database, result.id) == [pid]
+    shop.start_worker()
+    assert result.get(timeout=WAIT) == 1
+    assert effects(database, table) == ["x"]
+
+
+def test_a_python_task_cannot_be_terminated_which_is_said(shop: Shop, tmp_path: Path) -> None:
+    worker = shop.start_worker()
+    result = shop.task("wait_for").delay(str(tmp_path / "end"))
+    shop.wait_active(result)
+    [reply] = shop.app.control.revoke(result.id, terminate=True, reply=True, timeout=5, destination=[worker.nodename])
+    assert "cannot terminate Python tasks" in str(reply)
+    (tmp_path / "end").touch()
+    assert result.get(timeout=WAIT) is None
 
 
 def test_a_killed_celery_worker_loses_nothing_and_repeats_nothing(shop: Shop, table: str, database: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -190,6 +192,11 @@ def define_tasks(app: Celery) -> None:
     @app.task(shared=False, name="shop.total")
     def total(results: list[Any]) -> int:
         return sum(result[0]["total"] for result in results)
+
+    @app.task(shared=False, name="shop.wait_for")
+    def wait_for(path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.05)
 
     @app.task(shared=False, name="shop.double")
     def double(x: int) -> int:
