@@ -106,6 +106,8 @@ def test_a_port_taken_meanwhile_is_replaced(server: DevServer) -> None:
     assert dsn is not None
     server.stop()
     with socket.socket() as thief:
+        # The server's closed connections may linger on that port.
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", int(psycopg.conninfo.conninfo_to_dict(dsn)["port"])))
         thief.listen()
         moved = server.start()
