@@ -30,6 +30,7 @@ class TaskOptions:
     """The options as they were given, unchecked until ``check``."""
 
     atomic: Any
+    reuse: Any
     returns: Any
     database: Any
     role: Any
@@ -38,7 +39,7 @@ class TaskOptions:
     @classmethod
     def of(cls, task: type) -> TaskOptions:
         """Read the options off a task class."""
-        return cls(*(getattr(task, name) for name in ("atomic", "returns", "database", "role", "settings")))
+        return cls(*(getattr(task, name) for name in ("atomic", "reuse", "returns", "database", "role", "settings")))
 
     def check(self, owner: str) -> None:
         """Check each alone, then together.
@@ -46,8 +47,9 @@ class TaskOptions:
         Raises:
             TaskDefinitionError: names the owner, the option, and what was expected.
         """
-        if not isinstance(self.atomic, bool):
-            raise TaskDefinitionError(f"{owner}: atomic must be True or False, got {self.atomic!r}")
+        for name in ("atomic", "reuse"):
+            if not isinstance(getattr(self, name), bool):
+                raise TaskDefinitionError(f"{owner}: {name} must be True or False, got {getattr(self, name)!r}")
         if self.returns is not None and self.returns not in _SHAPES:
             raise TaskDefinitionError(
                 f"{owner}: returns must be one of {', '.join(_SHAPES)}, got {self.returns!r}"

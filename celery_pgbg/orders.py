@@ -24,6 +24,7 @@ class Order:
         params: arguments by name, or a sequence for ``%s``; None only for a template string.
         returns: shape of the value; None for rows where there are rows, else the count.
         atomic: in a transaction with its outcome; False stands alone, outside a transaction block.
+        reuse: may run in a background worker that has run another task before, and leave it to others.
         role: the role to run as, or None for the connection's own.
         settings: configuration parameters of PostgreSQL for this statement.
         max_result_bytes: size limit of the rows.
@@ -37,6 +38,7 @@ class Order:
     params: Mapping[str, Any] | tuple[Any, ...] | None = None
     returns: Returns | None = None
     atomic: bool = True
+    reuse: bool = False
     role: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     max_result_bytes: int = 16 * 1024 * 1024

@@ -40,6 +40,9 @@ class SQLTask(Task):
     #: In a transaction with its outcome. False for what must stand alone: VACUUM, CREATE INDEX
     #: CONCURRENTLY, CALL with COMMIT inside.
     atomic: ClassVar[bool] = True
+    #: For short tasks: may run in a background worker that has run another such task, and leave it to others,
+    #: which saves making a process. Without effect with ``atomic=False`` and with ``settings``.
+    reuse: ClassVar[bool] = False
     #: Shape of the value: ``rows`` (list of dicts), ``row``, ``value`` or ``count``. None: rows where
     #: the statement returns rows, else the count.
     returns: ClassVar[Returns | None] = None
@@ -100,6 +103,7 @@ class SQLTask(Task):
             params=params,
             returns=options.returns,
             atomic=options.atomic,
+            reuse=options.reuse,
             role=options.role,
             settings=options.normalised_settings(),
             max_result_bytes=configured.max_result_bytes,

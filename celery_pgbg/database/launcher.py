@@ -16,6 +16,7 @@ from psycopg.rows import class_row, dict_row
 from celery_pgbg.database import queries
 from celery_pgbg.database.binding import bind, split
 from celery_pgbg.database.capabilities import Capabilities, detect
+from celery_pgbg.database.reuse import Reusable, ReusableWorkers
 from celery_pgbg.database.schema import check_installed
 from celery_pgbg.database.sessions import Session, is_dead
 from celery_pgbg.database.values import StoredOutcome, from_exception
@@ -47,9 +48,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class _LaunchRow:
-    state: Literal["launched", "attached", "finished"]
+    state: Literal["launched", "attached", "finished", "ended"]
     pid: int | None
     cookie: int | None
+    bgworker_id: int | None = None
 
 
 class Launcher:
@@ -65,6 +67,8 @@ class Launcher:
         self._capabilities: Capabilities | None = None
         self._lock = threading.RLock()
         self._done: list[Handle] = []
+        self._reusable = ReusableWorkers()
+        self._may_reuse = True
         self._closed = False
 
     # --- launching ---------------------------------------------------------------------------
@@ -107,15 +111,33 @@ class Launcher:
             "notify": order.notify,
         }
         try:
-            with session.cursor(row_factory=class_row(_LaunchRow)) as cursor:
-                row = cursor.execute(queries.query("launch"), parameters).fetchone()
+            if order.reuse and self._may_reuse and not order.settings:
+                row = self._launch_reusable(session, parameters)
+            else:
+                row = _fetch(session, "launch", parameters)
         except (errors.InsufficientResources, errors.ConfigurationLimitExceeded):
             self._detach_done(session)
             return Launch("full")
-        assert row is not None
+        assert row.state != "ended"
         if row.pid is None or row.cookie is None:
             return Launch(row.state)
         return Launch(row.state, Handle(row.pid, row.cookie))
+
+    def _launch_reusable(self, session: Session, parameters: dict[str, Any]) -> _LaunchRow:
+        """Hand over to a background worker that has ended its last task, or launch one that can be handed more."""
+        while (worker := self._reusable.take()) is not None:
+            row = _fetch(session, "hand_over", {**parameters, **_as_candidate(worker)})
+            if row.state == "launched":
+                worker.turn += 1
+                self._reusable.add(worker)
+            else:
+                self._done.append(worker.handle)
+            if row.state != "ended":
+                return row
+        row = _fetch(session, "launch_reusable", parameters)
+        if row.state == "launched" and row.pid and row.cookie is not None and row.bgworker_id:
+            self._reusable.add(Reusable(row.bgworker_id, Handle(row.pid, row.cookie)))
+        return row
 
     # --- handles -----------------------------------------------------------------------------
 
@@ -127,14 +149,27 @@ class Launcher:
         """
         return self._about("cancel_handle", "cancel", handle)
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether a background worker seems to be free to take a task that may reuse one."""
+        return self._reusable.has_idle
+
+    def release(self, handle: Handle) -> None:
+        """The worker's task has left an outcome: keep the handle if it can take another, else detach."""
+        with self._lock:
+            if not self._reusable.release(handle):
+                self._done.append(handle)
+
     def detach(self, handle: Handle) -> None:
         """Forget a handle; does not stop its worker. Done later, together with others."""
         with self._lock:
+            self._reusable.discard(handle)
             self._done.append(handle)
 
     def flush(self) -> None:
         """Detach now everything that waits for it."""
         with self._exclusive() as session:
+            self._done += self._reusable.take_expired()
             self._detach_done(session)
 
     def states(self) -> dict[Handle, Literal["running", "stopped"]]:
@@ -143,7 +178,10 @@ class Launcher:
             query = queries.query("handles").format(
                 list_function=self.capabilities.identifier("list"), list_columns=self.capabilities.list_columns
             )
-            return {Handle(pid, cookie): state for pid, cookie, state in session.execute(query)}
+            states = {Handle(pid, cookie): state for pid, cookie, state in session.execute(query)}
+            stopped = [handle for handle, state in states.items() if state == "stopped"]
+            self._done += [handle for handle in stopped if self._reusable.discard(handle)]
+            return states
 
     def error_of(self, handle: Handle) -> ErrorReport | None:
         """Read why a stopped worker failed, which ends its handle.
@@ -159,8 +197,12 @@ class Launcher:
         return None
 
     def progress(self, handles: list[Handle]) -> dict[Handle, tuple[int | None, str | None]]:
-        """Read what running workers reported, percent and message, of those that did."""
+        """Read what running workers reported, percent and message, of those that did.
+
+        Not of reusable ones: theirs may be that of an earlier task.
+        """
         with self._exclusive() as session:
+            handles = [handle for handle in handles if handle not in self._reusable]
             if not handles or self.capabilities.name("get_progress") is None:
                 return {}
             query = queries.query("progress").format(progress_function=self.capabilities.identifier("get_progress"))
@@ -250,6 +292,7 @@ class Launcher:
         with self._lock:
             session, self._session, self._capabilities = self._session, None, None
             self._done.clear()
+            self._reusable.clear()
             if session is not None:
                 session.close()
 
@@ -276,7 +319,9 @@ class Launcher:
             try:
                 check_installed(session)
                 self._capabilities = detect(session)
-                session.execute(queries.query("prepare_launcher"), {"session_worker_limit": SESSION_WORKER_LIMIT})
+                limit = {"session_worker_limit": SESSION_WORKER_LIMIT}
+                prepared = session.execute(queries.query("prepare_launcher"), limit).fetchone()
+                self._may_reuse = bool(prepared and prepared[0])
             except (psycopg.Error, ConfigurationError):
                 session.close()
                 raise
@@ -307,6 +352,22 @@ class Launcher:
             # One is gone, by a reused PID or because its error was read: then one by one.
             for handle in handles:
                 self._about("detach_handle", "detach", handle)
+
+
+def _fetch(session: Session, name: str, parameters: dict[str, Any]) -> _LaunchRow:
+    with session.cursor(row_factory=class_row(_LaunchRow)) as cursor:
+        row = cursor.execute(queries.query(name), parameters).fetchone()
+    assert row is not None
+    return row
+
+
+def _as_candidate(worker: Reusable) -> dict[str, int]:
+    return {
+        "bgworker_id": worker.bgworker_id,
+        "last_turn": worker.turn,
+        "bgworker_pid": worker.handle.pid,
+        "bgworker_cookie": worker.handle.cookie,
+    }
 
 
 def is_of_worker(error: psycopg.Error) -> bool:

@@ -80,8 +80,16 @@ def cancel_by_hand(session: Session, task_id: str) -> list[bool]:
     Returns:
         For each that was stopped, whether it was atomic.
     """
-    rows = _rows(session, "operate_cancel", {"task_id": task_id, "message": _CANCELLED_BY_HAND})
-    return [row["atomic"] for row in rows if row["signalled"]]
+    live = _rows(session, "operate_cancel", {"task_id": task_id, "message": _CANCELLED_BY_HAND})
+    # Not in one statement: who sees the worker end shall find the outcome there, and the worker that tries to
+    # commit in between fails at that outcome.
+    stopped = [(row["atomic"], _terminate(session, row["pid"], row["application_name"])) for row in live]
+    return [atomic for atomic, signalled in stopped if atomic or signalled]
+
+
+def _terminate(session: Session, pid: int, application_name: str) -> bool:
+    rows = _rows(session, "operate_terminate", {"pid": pid, "application_name": application_name})
+    return any(row["signalled"] for row in rows)
 
 
 def purge(session: Session, older_than: float) -> int:

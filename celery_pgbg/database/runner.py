@@ -24,7 +24,7 @@ from celery_pgbg.database.values import from_exception
 from celery_pgbg.database.watches import Entry, Watches
 from celery_pgbg.errors import SessionLost
 from celery_pgbg.orders import Interruption, Order, Watch
-from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
 from celery_pgbg.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,8 @@ class Runner:
         finally:
             self.watches.remove(entry)
             if entry.owner is not None and entry.handle is not None:
-                entry.owner.detach(entry.handle)
+                with_outcome = watch.interruption is None and isinstance(watch.ending, (Returned, Raised))
+                (entry.owner.release if with_outcome else entry.owner.detach)(entry.handle)
 
     def _launch(self, order: Order, entry: Entry) -> Interruption | None:
         """Launch, waiting for a slot or for the server; returns what interrupted the wait, if anything did."""
@@ -183,7 +184,7 @@ class Runner:
                 if not self.line.join(watch):
                     self.line.wait(watch)
                     continue
-                launcher = self.launchers[next(self._next_launcher) % len(self.launchers)]
+                launcher = self._choose_launcher(order)
                 try:
                     launch = launcher.launch(order)
                 except SessionLost as exc:
@@ -201,6 +202,12 @@ class Runner:
         finally:
             self.line.leave(watch)
         return watch.interruption
+
+    def _choose_launcher(self, order: Order) -> Launcher:
+        """Take turns; for an order that may reuse a background worker, one that has such."""
+        first = next(self._next_launcher) % len(self.launchers)
+        in_turn = self.launchers[first:] + self.launchers[:first]
+        return next((launcher for launcher in in_turn if order.reuse and launcher.has_idle), in_turn[0])
 
     def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
         if launch.state == "finished":

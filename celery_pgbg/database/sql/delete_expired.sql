@@ -1,5 +1,6 @@
 -- Delete outcomes older than the limit, except those that are the value of a stored result, and the
--- records of launches that left none, unless another session is at it.
+-- records of launches that left none, and what reusable workers left that did not end by themselves, unless
+-- another session is at it.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(celery_pgbg.lock_key('delete expired', '')) AS ours
 ), old_outcome AS (
@@ -15,6 +16,10 @@ WITH turn AS MATERIALIZED (
             WHERE part.task_id = outcome.task_id AND part.outcome_attempt = outcome.attempt
         )
     RETURNING outcome.task_id, outcome.attempt
+), old_bgworker AS (
+    -- one that still runs ends after its task
+    DELETE FROM celery_pgbg.bgworker
+    WHERE changed_at < now() - %(age_ms)s::bigint * interval '1 millisecond' AND (SELECT ours FROM turn)
 )
 DELETE FROM celery_pgbg.execution AS execution
 WHERE (SELECT ours FROM turn) AND (

@@ -1,8 +1,11 @@
--- Stop the background workers of a task, after the identity check, and leave a failure as the outcome of
--- each attempt, so that a redelivery does not run it again. One that has just left its outcome stands, and
--- is not touched. A statement that stands alone is not redelivered, and gets no outcome. Any session.
+-- Before a task is stopped by hand: leave a failure as the outcome of each attempt that runs, so that its worker
+-- cannot commit any more, nor a redelivery run it again. One that has just left its outcome stands, and is not
+-- to be stopped. A statement that stands alone is not redelivered, and gets no outcome. Nothing more is handed
+-- over to a reusable worker. Any session, a transaction of its own.
 WITH live AS MATERIALIZED (
-    SELECT execution.task_id, execution.attempt, execution.atomic, execution.launched_at, activity.pid
+    SELECT
+        execution.task_id, execution.attempt, execution.atomic, execution.launched_at, activity.pid,
+        execution.application_name
     FROM celery_pgbg.execution AS execution
     JOIN pg_catalog.pg_stat_activity AS activity
         ON activity.pid = execution.pid
@@ -16,10 +19,12 @@ WITH live AS MATERIALIZED (
     WHERE atomic
     ON CONFLICT (task_id, attempt) DO NOTHING
     RETURNING task_id, attempt
+), no_more_tasks AS (
+    DELETE FROM celery_pgbg.bgworker
+    WHERE task_id = %(task_id)s::text
 )
 SELECT
-    live.atomic,
-    pg_terminate_backend(live.pid) AS signalled,
+    live.atomic, live.pid, live.application_name,
     pg_notify('celery_pgbg_outcome', live.attempt || ' ' || live.task_id)
 FROM live
 LEFT JOIN stored USING (task_id, attempt)

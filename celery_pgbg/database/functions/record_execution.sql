@@ -1,0 +1,31 @@
+-- Put on record which background worker runs an attempt, in the transaction that launches it.
+--
+-- A crash of the server that loses this record ends the worker as well, so nobody waits for the disk.
+CREATE OR REPLACE FUNCTION celery_pgbg.record_execution(
+    task_id text,
+    attempt integer,
+    task_name text,
+    pid integer,
+    cookie bigint,
+    application_name text,
+    nodename text
+) RETURNS void
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    INSERT INTO celery_pgbg.execution AS e
+        (task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename)
+    VALUES (
+        record_execution.task_id, record_execution.attempt, record_execution.task_name, true,
+        record_execution.pid, record_execution.cookie,
+        record_execution.application_name, record_execution.nodename
+    )
+    ON CONFLICT (task_id, attempt) DO UPDATE SET
+        pid = excluded.pid, cookie = excluded.cookie, nodename = excluded.nodename,
+        launcher_pid = excluded.launcher_pid, launched_by = excluded.launched_by,
+        launched_at = excluded.launched_at, launches = e.launches + 1,
+        progress_percent = NULL, progress_message = NULL;
+END;
+$$;

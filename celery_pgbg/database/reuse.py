@@ -1,0 +1,86 @@
+"""Background workers of one launching session that run one task after another."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from celery_pgbg.handles import Handle
+
+#: How long ``serve_v1`` waits for another task before it ends, in seconds.
+_IDLE_SECONDS = 0.1
+
+#: How many tasks one runs before it ends: what a process keeps in memory only grows.
+_LONGEST_LIFE = 1000
+
+
+@dataclass
+class Reusable:
+    """A background worker that tasks can be handed over to.
+
+    Attributes:
+        bgworker_id: its row in ``celery_pgbg.bgworker``.
+        handle: as of any other.
+        turn: number of its latest task.
+        idle_since: when that was known to have ended, of the monotonic clock.
+    """
+
+    bgworker_id: int
+    handle: Handle
+    turn: int = 1
+    idle_since: float = 0.0
+
+
+class ReusableWorkers:
+    """Which of them run a task, and which are free. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._busy: dict[Handle, Reusable] = {}
+        self._idle: list[Reusable] = []
+
+    def __contains__(self, handle: Handle) -> bool:
+        return handle in self._busy
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether one seems to be free."""
+        return bool(self._idle)
+
+    def add(self, worker: Reusable) -> None:
+        """One has got a task."""
+        self._busy[worker.handle] = worker
+
+    def release(self, handle: Handle) -> bool:
+        """Its task has left an outcome. False if no more can be handed over to it."""
+        worker = self._busy.pop(handle, None)
+        if worker is None or worker.turn >= _LONGEST_LIFE:
+            return False
+        worker.idle_since = time.monotonic()
+        self._idle.append(worker)
+        return True
+
+    def take(self) -> Reusable | None:
+        """Take the one that ended its task last, if it should still wait."""
+        if self._idle and time.monotonic() - self._idle[-1].idle_since < _IDLE_SECONDS:
+            return self._idle.pop()
+        return None
+
+    def discard(self, handle: Handle) -> bool:
+        """One has ended, or was cancelled. Tells whether it was free, so that nobody else detaches its handle."""
+        self._busy.pop(handle, None)
+        idle = [worker for worker in self._idle if worker.handle != handle]
+        was_idle = len(idle) < len(self._idle)
+        self._idle = idle
+        return was_idle
+
+    def take_expired(self) -> list[Handle]:
+        """Forget those that have waited in vain; returns their handles."""
+        limit = time.monotonic() - _IDLE_SECONDS
+        expired = [worker.handle for worker in self._idle if worker.idle_since < limit]
+        self._idle = [worker for worker in self._idle if worker.idle_since >= limit]
+        return expired
+
+    def clear(self) -> None:
+        """The launching session is gone, and all handles with it."""
+        self._busy.clear()
+        self._idle.clear()

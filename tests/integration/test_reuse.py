@@ -1,0 +1,273 @@
+"""Background workers that run one task after another, on a real server."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from celery_pgbg.database.runner import Runner
+from celery_pgbg.orders import Interruption, Watch
+from celery_pgbg.outcomes import Cancelled, Raised, Returned
+from celery_pgbg.settings import read_settings
+from tests.effects import effects, running
+from tests.fix_runner import in_background, order, run
+from tests.fix_server import url_of
+from tests.waiting import eventually
+
+
+def reused(runner: Runner, query: str, **fields: Any) -> Any:
+    """Run a query as a task that may reuse a background worker; returns its value, or its ending if it has none."""
+    ending = run(runner, order(query, **{"returns": "value", "reuse": True, **fields}))
+    return ending.value if isinstance(ending, Returned) else ending
+
+
+def in_one_worker(runner: Runner, *queries: str) -> list[Any]:
+    """Run queries one after another in one background worker. Told again where it had ended in between."""
+    while True:
+        first = reused(runner, "SELECT pg_backend_pid()")
+        values = [reused(runner, query) for query in queries]
+        if reused(runner, "SELECT pg_backend_pid()") == first:
+            return values
+
+
+def test_one_background_worker_runs_one_task_after_another(runner: Runner) -> None:
+    seen = "SELECT concat_ws(' ', pg_current_xact_id(), current_setting('application_name'))"
+    [one, two] = [value.split() for value in in_one_worker(runner, seen, seen)]
+    assert one[0] != two[0], "each has a transaction of its own"
+    assert one[2] != two[2], "each has its own name"
+
+
+def test_tasks_that_may_not_reuse_do_not(runner: Runner) -> None:
+    [other] = in_one_worker(runner, "SELECT pg_backend_pid()")
+    assert reused(runner, "SELECT pg_backend_pid()", reuse=False) != other
+    assert reused(runner, "SELECT pg_backend_pid()", settings={"work_mem": "10MB"}) != other
+
+
+def test_thousands_of_them_lose_nothing_and_have_the_right_pid(runner: Runner, database: Any, table: str) -> None:
+    wrong: list[Any] = []
+
+    def run_many(thread: int) -> None:
+        for number in range(150):
+            asked = order(
+                f"INSERT INTO {table} VALUES ('{thread} {number}') RETURNING pg_backend_pid()",
+                returns="value",
+                reuse=True,
+            )
+            watch = Watch(asked.attempt)
+            ending = runner.run(asked, watch)
+            if ending != Returned(watch.pid):
+                wrong.append((ending, watch.pid))
+
+    threads = [threading.Thread(target=run_many, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert effects(database, table) == sorted(f"{thread} {number}" for thread in range(12) for number in range(150))
+    (workers,) = database.execute("SELECT last_value FROM celery_pgbg.bgworker_id_seq").fetchone()
+    assert workers < 12 * 150 / 2, "most were handed over"
+
+
+def test_an_idle_one_ends_by_itself_and_leaves_no_row(runner: Runner, database: Any) -> None:
+    asked = order("SELECT pg_backend_pid()", returns="value", reuse=True)
+    pid = run(runner, asked).value
+    query = "SELECT FROM celery_pgbg.bgworker WHERE task_id = %s"
+    eventually("its row is deleted", lambda: not database.execute(query, [asked.attempt.task_id]).fetchall())
+    query = "SELECT FROM pg_stat_activity WHERE pid = %s AND backend_type = 'pg_background'"
+    eventually("it is gone", lambda: not database.execute(query, [pid]).fetchall())
+    eventually("its handle is detached", lambda: all(not launcher.states() for launcher in runner.launchers))
+    assert reused(runner, "SELECT 1") == 1
+
+
+def test_nothing_of_a_session_is_left_to_the_next_task(runner: Runner, database: Any) -> None:
+    database.execute("CREATE SEQUENCE IF NOT EXISTS pgbg_test_reused")
+    leave = (
+        "SELECT set_config('work_mem', '77MB', false)",
+        "SELECT set_config('datestyle', 'German', false)",
+        "CREATE TEMP TABLE left_behind AS SELECT 1; SELECT 1",
+        "PREPARE left_behind AS SELECT 1; SELECT 1",
+        "SELECT pg_try_advisory_lock(815)",
+        "SELECT nextval('pgbg_test_reused')",
+    )
+    look = """SELECT concat_ws(' ', current_setting('work_mem'), current_setting('datestyle'),
+        to_regclass('pg_temp.left_behind') IS NULL, (SELECT count(*) FROM pg_prepared_statements),
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND objid = 815))"""
+    (memory,) = database.execute("SHOW work_mem").fetchone()
+    values = in_one_worker(runner, *leave, look, "SELECT lastval()")
+    assert values[-2] == f"{memory} ISO, MDY t 0 0"
+    assert isinstance(values[-1], Raised)
+    assert "lastval is not yet defined" in values[-1].report.message
+
+
+def test_results_of_any_shape_come_from_one_worker(runner: Runner) -> None:
+    queries = {
+        "SELECT 1, 'a'": "1",
+        "SELECT ARRAY[1, 2]": [1, 2],
+        "SELECT 1 / 0": "22012",
+        "SELECT '1 day'::interval::text": "1 day",
+        "SELECT 'postgres=r/postgres'::aclitem": "postgres=r/postgres",
+        "SELECT 1 WHERE false": None,
+        "SELECT repeat('x', 20000000)": "54000",
+        "SELECT '2026-02-03'::date::text": "2026-02-03",
+    }
+    values = in_one_worker(runner, *queries)
+    told = [value.report.sqlstate if isinstance(value, Raised) else value for value in values]
+    assert told[1:] == list(queries.values())[1:]
+    rows = [
+        reused(runner, f"SELECT {n} AS n, 'x' AS c{n} FROM generate_series(1, {n})", returns=None) for n in (1, 2, 3)
+    ]
+    assert [len(found) for found in rows] == [1, 2, 3]
+    assert rows[2][0] == {"n": 3, "c3": "x"}
+
+
+def test_a_revoke_stops_the_task_that_runs_and_no_other(runner: Runner, database: Any, table: str) -> None:
+    pid = reused(runner, "SELECT pg_backend_pid()")
+    asked = order(f"INSERT INTO {table} VALUES ('x'); SELECT pg_sleep(60)", returns="value", reuse=True)
+    watch, thread, endings = in_background(runner, asked)
+    eventually("it runs", lambda: running(database, asked.attempt.task_id))
+    assert watch.pid == pid or reused(runner, "SELECT 1") == 1
+    watch.interrupt(Interruption.REVOKE)
+    thread.join(30)
+    assert endings == [Cancelled()]
+    assert effects(database, table) == []
+    assert reused(runner, "SELECT 1") == 1
+
+
+def test_revokes_at_any_moment_hit_only_their_own_task(
+    new_runner: Callable[..., Runner], database: Any, table: str
+) -> None:
+    ours, theirs = new_runner(), new_runner()
+    wrong: list[str] = []
+    kept: list[str] = []
+
+    def run_some(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(60):
+            name = uuid.uuid4().hex
+            asked = order(f"INSERT INTO {table} VALUES ('{name}') RETURNING 1", name, returns="value", reuse=True)
+            watch = Watch(asked.attempt)
+            revokes = chance.random() < 0.5
+            # from its own launching session, or from another as a second delivery does
+            stop = partial(watch.interrupt, Interruption.REVOKE)
+            if chance.random() < 0.5:
+                stop = partial(theirs.launchers[0].terminate, asked.attempt)
+            timer = threading.Timer(chance.uniform(0, 0.02), stop)
+            if revokes:
+                timer.start()
+            ending = ours.run(asked, watch)
+            if revokes:
+                timer.join()
+            if isinstance(ending, Returned):
+                kept.append(name)
+            elif not revokes:
+                wrong.append(f"{name} was not revoked: {ending}")
+
+    threads = [threading.Thread(target=run_some, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert effects(database, table) == sorted(kept)
+
+
+def test_a_second_delivery_gets_the_same_outcome(runner: Runner, database: Any, table: str) -> None:
+    asked = order(f"INSERT INTO {table} VALUES ('x'); SELECT pg_sleep(1)", returns="count", reuse=True)
+    deliveries = [in_background(runner, asked) for _ in range(4)]
+    for _, thread, endings in deliveries:
+        thread.join(30)
+        assert endings == [Returned(1)]
+    assert run(runner, asked) == Returned(1)
+    assert effects(database, table) == ["x"]
+
+
+def test_one_that_was_ended_by_hand_while_idle_costs_no_task(runner: Runner, database: Any, table: str) -> None:
+    for number in range(3):
+        pid = reused(runner, "SELECT pg_backend_pid()")
+        database.execute("SELECT pg_terminate_backend(%s)", [pid])
+        asked = order(f"INSERT INTO {table} VALUES ('{number}') RETURNING 1", returns="value", reuse=True)
+        while run(runner, asked) != Returned(1):
+            # lost, as any task whose worker was ended: it is delivered again
+            assert effects(database, table).count(str(number)) == 0
+    assert effects(database, table) == [str(number) for number in range(3)]
+
+
+def test_a_rolled_back_launch_runs_nothing(runner: Runner, database: Any, table: str) -> None:
+    capabilities = runner.launchers[0].capabilities
+    with database.transaction(force_rollback=True):
+        (pid,) = database.execute(
+            "SELECT pid FROM celery_pgbg.launch_reusable(%s, %s, %s, 0, 't', 'pgbg t', 'n', NULL, %s, 'count', NULL,"
+            " 1000, true)",
+            [capabilities.schema, capabilities.name("launch"), uuid.uuid4().hex, f"INSERT INTO {table} VALUES ('x')"],
+        ).fetchone()
+    query = "SELECT FROM pg_stat_activity WHERE pid = %s AND backend_type = 'pg_background'"
+    eventually("it is gone", lambda: not database.execute(query, [pid]).fetchall())
+    assert effects(database, table) == []
+
+
+def test_a_connection_with_a_statement_timeout_does_not_reuse(dsn: str) -> None:
+    limited = url_of(dsn) + "?options=-c%20statement_timeout%3D300"
+    runner = Runner(limited, read_settings({"pgbg_dsn": limited}))
+    try:
+        pids = {reused(runner, "SELECT pg_backend_pid()") for _ in range(4)}
+        assert len(pids) == 4
+        assert reused(runner, "SELECT pg_sleep(30)").report.sqlstate == "57014"
+    finally:
+        runner.close()
+
+
+def test_an_idle_one_holds_up_no_vacuum(runner: Runner, database: Any, table: str) -> None:
+    """CREATE INDEX CONCURRENTLY waits for every older snapshot."""
+    stop = threading.Event()
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            reused(runner, "SELECT 1")
+
+    thread = threading.Thread(target=keep_busy)
+    thread.start()
+    try:
+        database.execute("SET statement_timeout = '30s'")
+        database.execute(f"CREATE INDEX CONCURRENTLY ON {table} (v)")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_repeatable_read_default_does_not_hide_tasks_from_them(dsn: str) -> None:
+    isolated = url_of(dsn) + "?options=-c%20default_transaction_isolation%3Dserializable"
+    runner = Runner(isolated, read_settings({"pgbg_dsn": isolated}))
+    try:
+        [level] = in_one_worker(runner, "SELECT current_setting('transaction_isolation')")
+        assert level == "serializable"
+    finally:
+        runner.close()
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.09, 0.1, 0.11, 0.2])
+def test_a_task_that_comes_as_one_ends_is_run(runner: Runner, moment: float) -> None:
+    for _ in range(3):
+        reused(runner, "SELECT 1")
+        time.sleep(moment)
+        assert reused(runner, "SELECT 2") == 2
+
+
+def test_the_statement_is_shown_by_ps(runner: Runner, database: Any) -> None:
+    from celery_pgbg.database.operations import executions
+
+    reused(runner, "SELECT 1")
+    asked = order("SELECT 'find me', pg_sleep(60)", returns="value", reuse=True)
+    watch, thread, _ = in_background(runner, asked)
+    eventually("it runs", lambda: running(database, asked.attempt.task_id))
+    shown = [row["statement"] for row in executions(database, 0) if row["task_id"] == asked.attempt.task_id]
+    assert shown == ["SELECT 'find me', pg_sleep(60)"]
+    watch.interrupt(Interruption.REVOKE)
+    thread.join(30)
