@@ -36,6 +36,12 @@ def background(seconds: float = 0) -> str:
     return "SELECT pg_sleep(%(seconds)s)::text" if seconds else "SELECT 1"
 
 
+@app.task(base=SQLTask, name="bench.reused", returns="value", reuse=True, shared=False)
+def reused(seconds: float = 0) -> str:
+    """The same in a background worker that takes one task after another."""
+    return background.body(seconds)
+
+
 @app.task(base=SQLTask, name="bench.committed_at", returns="value", shared=False)
 def committed_at() -> str:
     """The server's clock as late in the statement as can be."""

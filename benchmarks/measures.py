@@ -79,7 +79,7 @@ def through_celery(worker: Worker, name: str, number: int, *args: Any) -> float:
     return rate(number, work)
 
 
-def through_runner(dsn: str, sessions: int, number: int) -> float:
+def through_runner(dsn: str, sessions: int, number: int, reuse: bool) -> float:
     """Our database layer alone, without Celery."""
     runner = Runner(dsn, read_settings({"pgbg_dsn": dsn, "pgbg_launchers": sessions}))
     share = number // 16
@@ -87,7 +87,8 @@ def through_runner(dsn: str, sessions: int, number: int) -> float:
     def loop() -> None:
         for index in range(share):
             attempt = Attempt(f"bench {threading.get_ident()} {time.monotonic_ns()} {index}")
-            ending = runner.run(Order(attempt, "bench", "bench", "SELECT 1", {}, "value"), Watch(attempt))
+            order = Order(attempt, "bench", "bench", "SELECT 1", {}, "value", reuse=reuse)
+            ending = runner.run(order, Watch(attempt))
             assert ending == Returned(1)
 
     try:
@@ -99,27 +100,31 @@ def through_runner(dsn: str, sessions: int, number: int) -> float:
 def launches(dsn: str, redis_url: str, rounds: int, number: int) -> Iterator[Line]:
     """Rates against the bare loop over the same number of sessions, interleaved."""
     for sessions in (2, 4):
-        bare, celery, ours, alone = [], [], [], []
         with (
             Worker(dsn, redis_url, "custom", 16, sessions) as worker,
             Worker(dsn, redis_url, "custom", 16, sessions, f"pgbg+{dsn}") as with_ours,
         ):
-            through_celery(worker, "bench.background", 50)
-            through_celery(with_ours, "bench.background", 50)
-            for _ in range(rounds):
-                bare.append(bare_loop(dsn, sessions, number))
-                alone.append(through_runner(dsn, sessions, number))
-                celery.append(through_celery(worker, "bench.background", number))
-                ours.append(through_celery(with_ours, "bench.background", number))
-        base = statistics.median(bare)
+            works: dict[str, Callable[[], float]] = {
+                "bare": lambda sessions=sessions: bare_loop(dsn, sessions, number),
+                "our database layer alone": lambda sessions=sessions: through_runner(dsn, sessions, number, False),
+                "through Celery, Redis backend": lambda: through_celery(worker, "bench.background", number),
+                "through Celery, our backend": lambda: through_celery(with_ours, "bench.background", number),
+                "our database layer alone, reuse": lambda sessions=sessions: through_runner(
+                    dsn, sessions, number, True
+                ),
+                "through Celery, Redis backend, reuse": lambda: through_celery(worker, "bench.reused", number),
+                "through Celery, our backend, reuse": lambda: through_celery(with_ours, "bench.reused", number),
+            }
+            for work in works.values():
+                work()
+            rates = [{what: work() for what, work in works.items()} for _ in range(rounds)]
+        bare = [one["bare"] for one in rates]
         yield f"launch + result, bare loop, {sessions} sessions", spread(bare, " /s"), ""
-        for what, values, wanted in (
-            ("our database layer alone", alone, ""),
-            ("through Celery, Redis backend", celery, "60 %"),
-            ("through Celery, our backend", ours, "60 %"),
-        ):
-            share = f"{spread(values, ' /s')}  = {statistics.median(values) / base:.0%} of bare"
-            yield f"  {what}, {sessions} launchers", share, wanted
+        for what in list(works)[1:]:
+            values = [one[what] for one in rates]
+            share = statistics.median(value / base for value, base in zip(values, bare, strict=True))
+            wanted = "60 %" if "Celery" in what else ""
+            yield f"  {what}, {sessions} launchers", f"{spread(values, ' /s')}  = {share:.0%} of bare", wanted
 
 
 def against_threads(dsn: str, redis_url: str, rounds: int, number: int) -> Iterator[Line]:
@@ -130,14 +135,20 @@ def against_threads(dsn: str, redis_url: str, rounds: int, number: int) -> Itera
     ):
         for seconds in (0.0, 0.01, 0.1, 1.0):
             count = max(16, min(number, int(48 / max(seconds, 0.05))))
-            here, there = [], []
             through_celery(threads, "bench.threaded", 32, seconds)
-            for _ in range(rounds):
-                here.append(through_celery(ours, "bench.background", count, seconds))
-                there.append(through_celery(threads, "bench.threaded", count, seconds))
-            ratio = statistics.median(here) / statistics.median(there)
-            said = f"{spread(here, ' /s')} against {spread(there, ' /s')}  = {ratio:.0%}"
-            yield f"statements of {seconds * 1000:.0f} ms, ours against threads + psycopg, -c 16", said, ""
+            compared = [
+                [
+                    through_celery(threads, "bench.threaded", count, seconds),
+                    through_celery(ours, "bench.background", count, seconds),
+                    through_celery(ours, "bench.reused", count, seconds),
+                ]
+                for _ in range(rounds)
+            ]
+            there, *here = map(list, zip(*compared, strict=True))
+            for what, values in zip(("ours", "ours with reuse"), here, strict=True):
+                ratio = statistics.median(values) / statistics.median(there)
+                said = f"{spread(values, ' /s')} against {spread(there, ' /s')}  = {ratio:.0%}"
+                yield f"statements of {seconds * 1000:.0f} ms, {what} against threads + psycopg, -c 16", said, ""
 
 
 # --- memory -------------------------------------------------------------------------------------------------
