@@ -116,6 +116,7 @@ class Launcher:
             else:
                 row = _fetch(session, "launch", parameters)
         except (errors.InsufficientResources, errors.ConfigurationLimitExceeded):
+            self._dismiss_idle(session)
             self._detach_done(session)
             return Launch("full")
         assert row.state != "ended"
@@ -138,6 +139,13 @@ class Launcher:
         if row.state == "launched" and row.pid and row.cookie is not None and row.bgworker_id:
             self._reusable.add(Reusable(row.bgworker_id, Handle(row.pid, row.cookie)))
         return row
+
+    def _dismiss_idle(self, session: Session) -> None:
+        """Let reusable background workers without a task end now, since others need their slots."""
+        idle = self._reusable.take_expired(0)
+        if idle:
+            session.execute(queries.query("dismiss"), {"bgworker_ids": [worker.bgworker_id for worker in idle]})
+            self._done += [worker.handle for worker in idle]
 
     # --- handles -----------------------------------------------------------------------------
 
@@ -169,7 +177,7 @@ class Launcher:
     def flush(self) -> None:
         """Detach now everything that waits for it."""
         with self._exclusive() as session:
-            self._done += self._reusable.take_expired()
+            self._done += [worker.handle for worker in self._reusable.take_expired()]
             self._detach_done(session)
 
     def states(self) -> dict[Handle, Literal["running", "stopped"]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from celery_pgbg.handles import Handle
 
 #: How long ``serve_v1`` waits for another task before it ends, in seconds.
-_IDLE_SECONDS = 0.1
+_IDLE_SECONDS = 1.0
 
 #: How many tasks one runs before it ends: what a process keeps in memory only grows.
 _LONGEST_LIFE = 1000
@@ -73,11 +73,11 @@ class ReusableWorkers:
         self._idle = idle
         return was_idle
 
-    def take_expired(self) -> list[Handle]:
-        """Forget those that have waited in vain; returns their handles."""
-        limit = time.monotonic() - _IDLE_SECONDS
-        expired = [worker.handle for worker in self._idle if worker.idle_since < limit]
-        self._idle = [worker for worker in self._idle if worker.idle_since >= limit]
+    def take_expired(self, idle_seconds: float = _IDLE_SECONDS) -> list[Reusable]:
+        """Forget those that have been free for so long."""
+        limit = time.monotonic() - idle_seconds
+        expired = [worker for worker in self._idle if worker.idle_since <= limit]
+        self._idle = [worker for worker in self._idle if worker.idle_since > limit]
         return expired
 
     def clear(self) -> None:

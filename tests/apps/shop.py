@@ -61,6 +61,10 @@ def define_tasks(app: Celery) -> None:
         query = sql.SQL("INSERT INTO {} VALUES (%(value)s); SELECT pg_sleep(%(seconds)s)")
         return query.format(sql.Identifier(table))
 
+    @sql_task(returns="count", reuse=True)
+    def audit(table: str, value: str) -> Any:
+        return sql.SQL("INSERT INTO {} VALUES (%(value)s)").format(sql.Identifier(table))
+
     @sql_task(returns="value")
     def sleep(seconds: float) -> str:
         return "SELECT pg_sleep(%(seconds)s)::text"

@@ -1,5 +1,5 @@
 -- Run one task after another in a background worker, each in a transaction of its own, until none came for a
--- tenth of a second. The first is in its row when the gate opens; no row where that launch rolled back.
+-- second, or its row is deleted. The first is in its row when the gate opens; no row where that launch rolled back.
 --
 -- While it waits it holds no snapshot for longer than a pause. Between two tasks the session is brought back to
 -- its first state, as a connection pooler does it.
@@ -38,13 +38,13 @@ BEGIN
                 set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),
                 set_config('bytea_output', 'hex', false), set_config('extra_float_digits', '1', false),
                 set_config('application_name', next_task.application_name, false);
-        ELSIF waited_ms >= 100 THEN
+        ELSIF waited_ms >= 1000 THEN
             DELETE FROM celery_pgbg.bgworker AS b WHERE b.id = bgworker_id AND b.turn = last_turn;
             IF FOUND THEN
                 RETURN;
             END IF;
         ELSE
-            pause_ms := 1 + waited_ms / 4;
+            pause_ms := least(1 + waited_ms / 4, 20);
             PERFORM pg_sleep(pause_ms / 1000.0);
             waited_ms := waited_ms + pause_ms;
         END IF;
