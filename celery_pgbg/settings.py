@@ -55,6 +55,10 @@ class Settings:
     #: Seconds to wait for a connection, 1 - 300. Default: 10.
     connect_timeout: float = 10.0
 
+    #: Seconds that the server may leave one of our own short calls without an answer before that session
+    #: is given up and opened again, 1 - 3600. Statements run on. Default: 60.
+    answer_timeout: float = 60.0
+
     def dsn_of(self, alias: str | None) -> str:
         """Find the DSN of a database alias.
 
@@ -184,4 +188,5 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_shutdown": _one_of("detach", "wait", "cancel"),
     "outcome_expires": _optional(_number(float, 60)),
     "connect_timeout": _number(float, 1, 300),
+    "answer_timeout": _number(float, 1, 3600),
 }

@@ -18,7 +18,7 @@ from celery_pgbg.database.binding import bind, split
 from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.reuse import Reusable, ReusableWorkers
 from celery_pgbg.database.schema import check_installed
-from celery_pgbg.database.sessions import Session, is_dead
+from celery_pgbg.database.sessions import Session, abandon, is_dead
 from celery_pgbg.database.values import StoredOutcome, from_exception
 from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.handles import Attempt, Handle
@@ -27,6 +27,9 @@ from celery_pgbg.outcomes import ErrorReport
 
 #: pg_background's own upper bound for the handles of one session.
 SESSION_WORKER_LIMIT = 1000
+
+#: How long closing waits for a call in progress, in seconds.
+_CLOSE_SECONDS = 1.0
 
 #: Handles that are done with are detached together, once there are this many.
 _DETACH_BATCH = 32
@@ -282,10 +285,18 @@ class Launcher:
         return None if session is None or is_dead(session) else session.info.backend_pid
 
     def close(self) -> None:
-        """End the session for good. Its workers run on; their handles are gone."""
-        with self._lock:
-            self._closed = True
-            self._drop()
+        """End the session for good. Its workers run on; their handles are gone.
+
+        A call that another thread has in progress may take a second to end, then it is cut off.
+        """
+        self._closed = True
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
+        elif self._session is not None:
+            abandon(self._session)
 
     def _drop(self) -> None:
         """End the session; the next call opens another."""

@@ -93,10 +93,11 @@ class Runner:
         with self._lock:
             for thread in (self._listener, self._sweeper):
                 thread.stop()
+            for launcher in self.launchers:
+                launcher.close()
+            for thread in (self._listener, self._sweeper):
                 if thread.is_alive():
                     thread.join(_CLOSE_SECONDS)
-        for launcher in self.launchers:
-            launcher.close()
 
     def describe(self) -> dict[str, Any]:
         """What ``inspect stats`` shows of it: sessions, statements in flight, what became of the rest."""
@@ -125,6 +126,7 @@ class Runner:
                 self._dsn,
                 application_name=f"pgbg {purpose} {self._nodename}"[:63],
                 connect_timeout=self._settings.connect_timeout,
+                answer_timeout=self._settings.answer_timeout,
                 client_encoding="utf8",
             )
 
