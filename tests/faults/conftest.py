@@ -20,6 +20,9 @@ REDIS_OPTIONS = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacke
 
 BROKERS = ["redis", "amqp"]
 
+#: A Celery worker is ready a second earlier without asking for others.
+ALONE = ("--without-mingle", "--without-gossip")
+
 
 @pytest.fixture
 def new_server() -> Iterator[Callable[..., DevServer]]:

@@ -22,7 +22,7 @@ Database = psycopg.Connection[Any]
 
 #: What a held task does: its effect, then two points where it can be held, then its result.
 _STATEMENT = """
-    INSERT INTO effects VALUES ('{id}');
+    INSERT INTO {table} VALUES ('{id}');
     SELECT pg_advisory_xact_lock_shared(hashtextextended('{id}', 0));
     {commit}
     SELECT '{id}' AS v
@@ -55,7 +55,7 @@ _COMMIT_WAITS = {Moment.COMMITTING: "object", Moment.ON_DISK: "SyncRep"}
 class HeldTask:
     """A task that was sent and is held, until ``release``."""
 
-    def __init__(self, shop: Shop, moment: Moment, dsn: str, holds: Path) -> None:
+    def __init__(self, shop: Shop, moment: Moment, dsn: str, holds: Path, table: str = "effects") -> None:
         self.moment = moment
         self.task_id = str(uuid.uuid4())
         self._file = holds / self.task_id
@@ -63,7 +63,7 @@ class HeldTask:
         self._session = psycopg.connect(dsn, autocommit=moment is not Moment.IN_GATE)
         self._hold()
         commit = _WAIT_FOR_STANDBY if moment is Moment.ON_DISK else ""
-        text = _STATEMENT.format(id=self.task_id, commit=commit)
+        text = _STATEMENT.format(id=self.task_id, commit=commit, table=table)
         self.result = shop.task("statement").apply_async((text,), task_id=self.task_id)
 
     def _hold(self) -> None:

@@ -22,7 +22,7 @@ import pytest
 
 from celery_pgbg.devserver import DevServer
 from tests.faults import moments
-from tests.faults.conftest import BROKERS
+from tests.faults.conftest import ALONE, BROKERS
 from tests.faults.moments import STAGING, HeldTask, Moment
 from tests.fix_celery import CeleryWorker, Shop
 from tests.waiting import eventually
@@ -56,7 +56,7 @@ class Stage:
 
     def launch_worker(self, shop: Shop) -> CeleryWorker:
         """Start a Celery worker whose tasks can be held before their acks."""
-        return shop.launch_worker("-I", "tests.apps.held", "--without-mingle", "--without-gossip")
+        return shop.launch_worker("-I", "tests.apps.held", *ALONE)
 
     def hold(self, at: Iterable[Moment]) -> list[HeldTask]:
         """Send a task for each moment to each app, and wait until each is held there."""
