@@ -66,6 +66,9 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Check the configuration and say how the limits fit; a server that is down is waited for later."""
         name_this_worker(self._nodename())
+        # Else, after a reconnect, Celery asks the broker for its old prefetch count in whatever thread
+        # acknowledges, on a connection that the event loop reads at the same time: seen to hang for ever.
+        self.app.conf.worker_enable_prefetch_count_reduction = False
         settings = settings_of(self.app)
         for alias in ([None] if settings.dsn else []) + list(settings.databases):
             self._check_database(alias)
@@ -308,7 +311,10 @@ class TaskPool(BasePool):
         """Perform the acks that are queued in the loop, which no longer runs."""
         ready = getattr(self._hub, "_ready", None)
         while ready:
-            ready.pop()()
+            try:
+                ready.pop()()
+            except Exception as exc:  # noqa: BLE001 - as the loop itself does; the broker may be gone
+                logger.error("an acknowledgement failed: %r", exc)
 
 
 def _time_out(reference: Callable[[], TaskRun | None], soft: bool, seconds: float) -> None:
