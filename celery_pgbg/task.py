@@ -140,7 +140,7 @@ class SQLTask(Task):
                 error = WorkerLostError(f"{self.name}[{watch.attempt}]: {reason}")
                 raise StatementLost(error) if task_run else error
             case Detached():
-                raise StatementLeft("left running for the next Celery worker")
+                raise StatementLeft("left running by its Celery worker")
             case Cancelled():
                 raise self._cancelled(watch.interruption, task_run)
 
