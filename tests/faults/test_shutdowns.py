@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,31 +11,14 @@ import pytest
 
 from tests.effects import effects, running
 from tests.faults.conftest import ALONE
+from tests.faults.held import Held
 from tests.faults.moments import HeldTask, Moment
 from tests.fix_celery import Shop
 from tests.waiting import eventually
 
 WAIT = 60
-
 #: What our pool logs.
 WAITS = "waiting for running SQL tasks"
-
-#: Runs until the test lets go of the lock.
-HELD = "INSERT INTO {table} VALUES ('x'); SELECT pg_advisory_xact_lock_shared({key}); SELECT 'done' AS v"
-
-
-class Held:
-    """A statement that runs until ``release``."""
-
-    def __init__(self, shop: Shop, table: str, database: Any, task: str = "statement") -> None:
-        self._key = os.getpid() * 1_000_000 + id(self) % 1_000_000
-        self._database = database
-        database.execute("SELECT pg_advisory_lock(%s)", [self._key])
-        self.result = shop.task(task).delay(HELD.format(table=table, key=self._key))
-        self.pid = eventually("it runs", lambda: running(database, self.result.id))[0]
-
-    def release(self) -> None:
-        self._database.execute("SELECT pg_advisory_unlock_all()")
 
 
 # A cold shutdown that detaches is tested on both brokers in tests/acceptance/test_survival.py; a soft one is a
