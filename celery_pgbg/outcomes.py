@@ -55,10 +55,12 @@ class Lost:
         reason: what is known, for a person to read.
         effects: ``absent`` for a statement in a transaction that never committed, ``unknown`` for
             one that stood alone.
+        hopeless: it was launched so often that another launch would be one too many.
     """
 
     reason: str
     effects: Literal["absent", "unknown"] = "absent"
+    hopeless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

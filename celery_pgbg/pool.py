@@ -20,6 +20,7 @@ from celery_pgbg.deadlines import Deadlines
 from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.orders import Interruption
 from celery_pgbg.runners import close_runners, name_this_worker, runner_of, runners, settings_of
+from celery_pgbg.settings import OnShutdown
 from celery_pgbg.task import SQLTask
 from celery_pgbg.taskrun import TaskRun
 
@@ -30,6 +31,9 @@ _IDLE_SECONDS = 60.0
 
 #: How long a cold shutdown waits for statements to be left or cancelled, in seconds.
 _LEAVE_SECONDS = 5.0
+
+#: And how long for those that only the end of their sessions ends.
+_LAST_SECONDS = 1.0
 
 
 class TaskPool(BasePool):
@@ -55,12 +59,16 @@ class TaskPool(BasePool):
         self._hub: Any = None
         self._wakers: tuple[socket.socket, socket.socket] | None = None
         self._warned_of_limits = False
+        self._leaving = False
 
     # --- starting and stopping ---------------------------------------------------------------------
 
     def on_start(self) -> None:
         """Check the configuration and say how the limits fit; a server that is down is waited for later."""
         name_this_worker(self._nodename())
+        # Else, after a reconnect, Celery asks the broker for its old prefetch count in whatever thread
+        # acknowledges, on a connection that the event loop reads at the same time: seen to hang for ever.
+        self.app.conf.worker_enable_prefetch_count_reduction = False
         settings = settings_of(self.app)
         for alias in ([None] if settings.dsn else []) + list(settings.databases):
             self._check_database(alias)
@@ -107,14 +115,24 @@ class TaskPool(BasePool):
         close_runners()
 
     def on_terminate(self) -> None:
-        """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says."""
+        """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says. A second call waits for nothing."""
+        how = "detach" if self._leaving else settings_of(self.app).on_shutdown
+        self._leaving = True
         with self._lock:
             self._give_up_waiting()
             for run in self._all_runs():
-                self._leave(run)
-            self._ended.wait_for(lambda: not any(run.is_sql for run in self._all_runs()), _LEAVE_SECONDS)
-        self._drain_hub()
+                self._leave(run, how)
+            if how == "wait" and self._runs_sql():
+                logger.warning("waiting for running SQL tasks, as pgbg_on_shutdown says")
+            self._ended.wait_for(lambda: not self._runs_sql(), None if how == "wait" else _LEAVE_SECONDS)
+        # Who waits for an answer that does not come, is woken by this.
         close_runners()
+        with self._lock:
+            self._ended.wait_for(lambda: not self._runs_sql(), _LAST_SECONDS)
+        self._drain_hub()
+
+    def _runs_sql(self) -> bool:
+        return any(run.is_sql for run in self._all_runs())
 
     def _give_up_waiting(self) -> None:
         """Start nothing more. What was not accepted goes back to the broker, as Celery's pools do it."""
@@ -224,10 +242,9 @@ class TaskPool(BasePool):
     def leave(self, task_id: str) -> None:
         """Celery gives this task up, for a shutdown or a lost connection, which is no revoke."""
         for run in self._runs.get(task_id, ()):
-            self._leave(run)
+            self._leave(run, settings_of(self.app).on_shutdown)
 
-    def _leave(self, run: TaskRun) -> None:
-        how = settings_of(self.app).on_shutdown
+    def _leave(self, run: TaskRun, how: OnShutdown) -> None:
         if run.is_sql and how != "wait":
             self._interrupt(run, Interruption.DETACH if how == "detach" else Interruption.SHUTDOWN)
 
@@ -294,7 +311,10 @@ class TaskPool(BasePool):
         """Perform the acks that are queued in the loop, which no longer runs."""
         ready = getattr(self._hub, "_ready", None)
         while ready:
-            ready.pop()()
+            try:
+                ready.pop()()
+            except Exception as exc:  # noqa: BLE001 - as the loop itself does; the broker may be gone
+                logger.error("an acknowledgement failed: %r", exc)
 
 
 def _time_out(reference: Callable[[], TaskRun | None], soft: bool, seconds: float) -> None:

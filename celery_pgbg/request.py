@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery.exceptions import WorkerLostError
 from celery.platforms import signals
 from celery.utils.log import get_logger
 from celery.worker import state
@@ -60,13 +61,18 @@ class SQLRequest(Request):
             if not self._already_revoked:
                 self._announce_revoked("terminated", True, self._revoke_signal, False)
             return None
-        if isinstance(error, StatementLeft):
+        if isinstance(error, StatementLeft) and (self.task.atomic or not self.acknowledged):
             return self.reject(requeue=True)
-        if isinstance(error, StatementLost):
-            if state.should_terminate:
-                return self.reject(requeue=True)
-            try:
-                raise error.error
-            except type(error.error):
-                return super().on_failure(ExceptionInfo(), send_failed_event, return_ok=False)
+        if isinstance(error, StatementLost) and state.should_terminate and not self.acknowledged:
+            return self.reject(requeue=True)
+        if isinstance(error, (StatementLeft, StatementLost)):
+            return self._on_lost(error, send_failed_event)
         return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def _on_lost(self, error: StatementLeft | StatementLost, send_failed_event: bool) -> Any:
+        """Nobody else will tell how it ended, if its message is not delivered again."""
+        left = f"{self.name}[{self.id}]: {error}; it stood alone, so nobody can know how far it came"
+        try:
+            raise error.error if isinstance(error, StatementLost) else WorkerLostError(left)
+        except WorkerLostError:
+            return super().on_failure(ExceptionInfo(), send_failed_event, return_ok=False)

@@ -48,12 +48,21 @@ class Settings:
     #: next Celery worker to find, ``wait`` waits for them, ``cancel`` stops them. Default: detach.
     on_shutdown: OnShutdown = "detach"
 
+    #: How often one attempt is launched where its background worker is lost each time, by a crash of the
+    #: server or ended by hand, 1 - 1000; then the task fails with ``LostTooOften``. None: without an
+    #: end. Default: 5.
+    max_launches: int | None = 5
+
     #: Seconds that outcomes are kept after their end, and so how late a redelivery is still
     #: recognised; at least 60. None keeps them for ever. Default: one day.
     outcome_expires: float | None = 86_400.0
 
     #: Seconds to wait for a connection, 1 - 300. Default: 10.
     connect_timeout: float = 10.0
+
+    #: Seconds that the server may leave one of our own short calls without an answer before that session
+    #: is given up and opened again, 1 - 3600. Statements run on. Default: 60.
+    answer_timeout: float = 60.0
 
     def dsn_of(self, alias: str | None) -> str:
         """Find the DSN of a database alias.
@@ -182,6 +191,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "sweep_interval": _number(float, 0.1, 300),
     "max_result_bytes": _number(int, 1024, 512 * 1024 * 1024),
     "on_shutdown": _one_of("detach", "wait", "cancel"),
+    "max_launches": _optional(_number(int, 1, 1000)),
     "outcome_expires": _optional(_number(float, 60)),
     "connect_timeout": _number(float, 1, 300),
+    "answer_timeout": _number(float, 1, 3600),
 }

@@ -13,7 +13,7 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded, WorkerLostError
 
 from celery_pgbg.database.values import to_exception
-from celery_pgbg.errors import BindingError, ResultTooLarge, TaskDefinitionError
+from celery_pgbg.errors import BindingError, LostTooOften, ResultTooLarge, TaskDefinitionError
 from celery_pgbg.handles import Attempt
 from celery_pgbg.options import TaskOptions
 from celery_pgbg.orders import Interruption, Order, Watch
@@ -134,11 +134,13 @@ class SQLTask(Task):
                 return value
             case Raised(report):
                 raise _exception(report, self)
+            case Lost(reason, hopeless=True):
+                raise LostTooOften(f"{self.name}[{watch.attempt}]: {reason}")
             case Lost(reason):
                 error = WorkerLostError(f"{self.name}[{watch.attempt}]: {reason}")
                 raise StatementLost(error) if task_run else error
             case Detached():
-                raise StatementLeft("left running for the next Celery worker")
+                raise StatementLeft("left running by its Celery worker")
             case Cancelled():
                 raise self._cancelled(watch.interruption, task_run)
 

@@ -71,7 +71,8 @@ class TaskRun:
         self._interruption: Interruption | None = None
         self._limit_seconds = 0.0
         self._accepted = False
-        self._lock = threading.Lock()
+        # Again in the thread that holds it, where a signal's handler interrupts.
+        self._lock = threading.RLock()
 
     # --- in the thread of the task ---------------------------------------------------------------
 

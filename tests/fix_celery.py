@@ -88,13 +88,14 @@ class Shop:
         worker.wait_ready()
         return worker
 
-    def launch_worker(self, *arguments: str, **settings: Any) -> CeleryWorker:
-        """Start a Celery worker without waiting."""
-        name = f"w{len(self.workers)}-{self.queue[-6:]}"
+    def launch_worker(self, *arguments: str, number: int | None = None, **settings: Any) -> CeleryWorker:
+        """Start a Celery worker without waiting; with the name of an earlier one if its number is given."""
+        name = f"w{len(self.workers) if number is None else number}-{self.queue[-6:]}"
         environment = {"PGBG_TEST_APP": json.dumps({**self._arguments, **settings})}
         if not any(argument.startswith("-c") for argument in arguments):
             arguments = ("-c8", *arguments)
-        worker = CeleryWorker(name, self._directory / f"{name}.log", list(arguments), environment)
+        log = self._directory / f"{len(self.workers)}-{name}.log"
+        worker = CeleryWorker(name, log, list(arguments), environment)
         self.workers.append(worker)
         return worker
 

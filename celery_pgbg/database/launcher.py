@@ -18,15 +18,18 @@ from celery_pgbg.database.binding import bind, split
 from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.reuse import Reusable, ReusableWorkers
 from celery_pgbg.database.schema import check_installed
-from celery_pgbg.database.sessions import Session, is_dead
+from celery_pgbg.database.sessions import Session, abandon, is_dead
 from celery_pgbg.database.values import StoredOutcome, from_exception
-from celery_pgbg.errors import ConfigurationError, SessionLost
+from celery_pgbg.errors import SessionLost
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ErrorReport
 
 #: pg_background's own upper bound for the handles of one session.
 SESSION_WORKER_LIMIT = 1000
+
+#: How long closing waits for a call in progress, in seconds.
+_CLOSE_SECONDS = 1.0
 
 #: Handles that are done with are detached together, once there are this many.
 _DETACH_BATCH = 32
@@ -89,8 +92,7 @@ class Launcher:
                 return self._launch(session, order, preamble, statement)
             except (errors.UndefinedFunction, errors.InvalidSchemaName):
                 # Extension or schema were dropped under us, and perhaps made again elsewhere.
-                check_installed(session)
-                self._capabilities = detect(session)
+                self._prepare(session)
                 return self._launch(session, order, preamble, statement)
 
     def _launch(self, session: Session, order: Order, preamble: str | None, statement: str) -> Launch:
@@ -269,6 +271,26 @@ class Launcher:
             row = session.execute(queries.query("terminate_execution"), parameters).fetchone()
             return bool(row and row[0])
 
+    def count_launches(self, order: Order) -> int:
+        """Tell how often an attempt was launched, whose background worker was lost."""
+        with self._exclusive() as session:
+            parameters = {
+                "task_id": order.attempt.task_id,
+                "attempt": order.attempt.number,
+                "task_name": order.task_name,
+                "application_name": order.application_name,
+                "nodename": order.nodename,
+            }
+            row = session.execute(queries.query("count_launches"), parameters).fetchone()
+            assert row is not None
+            return int(row[0])
+
+    def shows(self, application_name: str) -> bool:
+        """Whether a background worker of this name is alive. Needs neither our schema nor the extension."""
+        with self._exclusive(prepared=False) as session:
+            query = queries.query("find_worker")
+            return session.execute(query, {"application_name": application_name}).fetchone() is not None
+
     def delete_expired(self, seconds: float) -> None:
         """Delete outcomes and records older than this."""
         with self._exclusive() as session:
@@ -290,10 +312,18 @@ class Launcher:
         return None if session is None or is_dead(session) else session.info.backend_pid
 
     def close(self) -> None:
-        """End the session for good. Its workers run on; their handles are gone."""
-        with self._lock:
-            self._closed = True
-            self._drop()
+        """End the session for good. Its workers run on; their handles are gone.
+
+        A call that another thread has in progress may take a second to end, then it is cut off.
+        """
+        self._closed = True
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
+        elif self._session is not None:
+            abandon(self._session)
 
     def _drop(self) -> None:
         """End the session; the next call opens another."""
@@ -305,13 +335,22 @@ class Launcher:
                 session.close()
 
     @contextmanager
-    def _exclusive(self) -> Iterator[Session]:
-        """The session for one short call; a death during it becomes ``SessionLost``."""
+    def _exclusive(self, prepared: bool = True) -> Iterator[Session]:
+        """The session for one short call; a death during it becomes ``SessionLost``.
+
+        Args:
+            prepared: what is installed in the database must be known, and complete.
+        """
         with self._lock:
             session = self._connected()
             try:
+                if prepared and self._capabilities is None:
+                    self._prepare(session)
                 yield session
-            except psycopg.OperationalError as exc:
+            except psycopg.Error as exc:
+                if isinstance(exc, (errors.UndefinedFunction, errors.InvalidSchemaName)):
+                    # The extension was dropped, and perhaps made again elsewhere: look the next time.
+                    self._capabilities = None
                 if not is_dead(session):
                     raise
                 self._drop()
@@ -323,18 +362,16 @@ class Launcher:
         if self._closed:
             raise SessionLost("the launcher is closed")
         if self._session is None:
-            session = self._open_session()
-            try:
-                check_installed(session)
-                self._capabilities = detect(session)
-                limit = {"session_worker_limit": SESSION_WORKER_LIMIT}
-                prepared = session.execute(queries.query("prepare_launcher"), limit).fetchone()
-                self._may_reuse = bool(prepared and prepared[0])
-            except (psycopg.Error, ConfigurationError):
-                session.close()
-                raise
-            self._session = session
+            self._session = self._open_session()
         return self._session
+
+    def _prepare(self, session: Session) -> None:
+        check_installed(session)
+        capabilities = detect(session)
+        limit = {"session_worker_limit": SESSION_WORKER_LIMIT}
+        prepared = session.execute(queries.query("prepare_launcher"), limit).fetchone()
+        self._may_reuse = bool(prepared and prepared[0])
+        self._capabilities = capabilities
 
     def _about(self, statement: str, function: str, handle: Handle) -> bool:
         """Call one function about one handle; False where the handle is not ours (any more)."""

@@ -56,6 +56,11 @@ class Listener(threading.Thread):
                 self.backend_pid = None
                 logger.warning("listening session lost, outcomes are polled for meanwhile: %s", exc)
                 self._stopping.wait(backoff.next())
+            except Exception:
+                # All others depend on this thread.
+                self.backend_pid = None
+                logger.exception("listening failed, will try again")
+                self._stopping.wait(backoff.next())
 
     def _listen(self, session: Session, backoff: Backoff) -> None:
         session.execute(f"LISTEN {CHANNEL}")

@@ -21,6 +21,9 @@ from celery_pgbg.errors import SchemaMissing
 
 T = TypeVar("T")
 
+#: How long the server may leave a call without an answer, in seconds. Deleting what has expired takes longest.
+ANSWER_SECONDS = 300.0
+
 
 class ResultStore:
     """Stores and reads results. One in each process and database, shared by all threads.
@@ -137,6 +140,7 @@ class ResultStore:
             self._dsn,
             application_name=name,
             connect_timeout=self._connect_timeout,
+            answer_timeout=ANSWER_SECONDS,
             client_encoding="utf8",
             # A pooler in transaction mode has no place for prepared statements.
             prepare_threshold=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
+from psycopg import errors
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.launcher import Launch, Launcher
@@ -22,7 +24,7 @@ from celery_pgbg.database.standalone import run_standalone
 from celery_pgbg.database.sweeper import Sweeper, conclude
 from celery_pgbg.database.values import from_exception
 from celery_pgbg.database.watches import Entry, Watches
-from celery_pgbg.errors import SessionLost
+from celery_pgbg.errors import PgbgError, SessionLost
 from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
 from celery_pgbg.settings import Settings
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 #: Pauses between looks whether a cancelled worker is gone, in seconds.
 _FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.1
+
+#: And at most, where the server refuses the cancel.
+_LONGEST_REFUSED = 10.0
 
 #: How long closing waits for each of its threads, in seconds.
 _CLOSE_SECONDS = 5.0
@@ -93,10 +98,11 @@ class Runner:
         with self._lock:
             for thread in (self._listener, self._sweeper):
                 thread.stop()
+            for launcher in self.launchers:
+                launcher.close()
+            for thread in (self._listener, self._sweeper):
                 if thread.is_alive():
                     thread.join(_CLOSE_SECONDS)
-        for launcher in self.launchers:
-            launcher.close()
 
     def describe(self) -> dict[str, Any]:
         """What ``inspect stats`` shows of it: sessions, statements in flight, what became of the rest."""
@@ -125,6 +131,7 @@ class Runner:
                 self._dsn,
                 application_name=f"pgbg {purpose} {self._nodename}"[:63],
                 connect_timeout=self._settings.connect_timeout,
+                answer_timeout=self._settings.answer_timeout,
                 client_encoding="utf8",
             )
 
@@ -158,22 +165,39 @@ class Runner:
                 interruption = self._launch(order, entry)
                 if interruption is not None:
                     return Detached() if interruption is Interruption.DETACH else Cancelled()
-                ending = self._wait(entry)
-                if isinstance(ending, Lost) and entry.owner is None:
-                    # Another's worker died: this delivery may run it.
-                    entry.watch.start_over()
-                    continue
+                ending = self._wait(order, entry)
+                if isinstance(ending, Lost):
+                    ending = self._with_hope(order, ending)
+                    if entry.owner is None and not ending.hopeless:
+                        # Another's worker died: this delivery may run it.
+                        entry.watch.start_over()
+                        continue
                 return ending
         except Exception:
             # Raised into this thread, as a prefork worker's soft time limit is: leave nothing behind.
             if entry.handle is not None and watch.ending is None:
-                self._signal(entry)
+                with contextlib.suppress(psycopg.Error, PgbgError):
+                    self._signal(entry)
             raise
         finally:
             self.watches.remove(entry)
             if entry.owner is not None and entry.handle is not None:
                 with_outcome = watch.interruption is None and isinstance(watch.ending, (Returned, Raised))
                 (entry.owner.release if with_outcome else entry.owner.detach)(entry.handle)
+
+    def _with_hope(self, order: Order, lost: Lost) -> Lost:
+        """Say whether the attempt may be launched again; what crashes the server must not do so for ever."""
+        limit = self._settings.max_launches
+        if limit is None:
+            return lost
+        try:
+            launches = self.launchers[0].count_launches(order)
+        except (psycopg.Error, PgbgError) as exc:
+            logger.warning("%s: its launches cannot be counted: %s", order.attempt, exc)
+            return lost
+        if launches < limit:
+            return lost
+        return Lost(f"{lost.reason}; launched {launches} times (pgbg_max_launches)", hopeless=True)
 
     def _launch(self, order: Order, entry: Entry) -> Interruption | None:
         """Launch, waiting for a slot or for the server; returns what interrupted the wait, if anything did."""
@@ -187,7 +211,7 @@ class Runner:
                 launcher = self._choose_launcher(order)
                 try:
                     launch = launcher.launch(order)
-                except SessionLost as exc:
+                except (SessionLost, errors.SerializationFailure, errors.DeadlockDetected) as exc:
                     seconds = backoff.next()
                     logger.warning("%s cannot be launched, again in %.1f s: %s", order.attempt, seconds, exc)
                     watch.wait(seconds)
@@ -223,7 +247,7 @@ class Runner:
         entry.handle = launch.handle
         entry.watch.accept(launch.handle.pid)
 
-    def _wait(self, entry: Entry) -> Ending:
+    def _wait(self, order: Order, entry: Entry) -> Ending:
         while True:
             match entry.watch.wait():
                 case None:
@@ -231,13 +255,17 @@ class Runner:
                 case Interruption.DETACH:
                     return Detached()
                 case Interruption():
-                    return self._cancel(entry)
+                    return self._cancel(order, entry)
                 case ending:
                     return ending
 
-    def _cancel(self, entry: Entry) -> Ending:
-        """Cancel, and wait until the worker is gone: then there is an outcome, or there never will be."""
+    def _cancel(self, order: Order, entry: Entry) -> Ending:
+        """Cancel, and wait until the worker is gone: then there is an outcome, or there never will be.
+
+        Where the server refuses the cancel, it is tried again as long as the statement runs.
+        """
         pause = _FIRST_LOOK
+        backoff = Backoff(_LONGEST_LOOK, _LONGEST_REFUSED)
         signalled = False
         while (ending := entry.watch.ending) is None:
             try:
@@ -245,13 +273,22 @@ class Runner:
                 if self._is_gone(entry, signalled):
                     conclude(self._launcher_of(entry), entry)
                     continue
-            except (SessionLost, psycopg.Error) as exc:
-                logger.warning("cancelling %s: %s; trying again", entry.watch.attempt, exc)
+                pause = min(pause * 1.5, _LONGEST_LOOK)
+            except (psycopg.Error, PgbgError) as exc:
                 signalled = False
-                pause = _LONGEST_LOOK * 5
+                pause = backoff.next()
+                logger.warning("cancelling %s: %s; again in %.1f s", entry.watch.attempt, exc, pause)
+                if not isinstance(exc, SessionLost) and self._is_out_of_sight(order):
+                    entry.watch.deliver(Lost(f"it is gone, and its outcome cannot be read: {exc}"))
             entry.watch.wait_for_end(pause)
-            pause = min(pause * 1.5, _LONGEST_LOOK)
         return ending
+
+    def _is_out_of_sight(self, order: Order) -> bool:
+        """Whether the worker is gone, asked where our schema or the extension is not usable."""
+        try:
+            return not self.launchers[0].shows(order.application_name)
+        except (psycopg.Error, PgbgError):
+            return False
 
     def _signal(self, entry: Entry) -> bool:
         if entry.owner is not None and entry.handle is not None and entry.owner.cancel(entry.handle):

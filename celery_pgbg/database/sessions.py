@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Generator
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -11,6 +13,8 @@ from psycopg.rows import TupleRow
 from celery_pgbg.errors import ConfigurationError, ServerRefused, SessionLost
 
 Session = psycopg.Connection[TupleRow]
+
+T = TypeVar("T")
 
 #: Parts of libpq's messages for a refusal that time does not mend. A server with translated
 #: messages is not recognised, and then tried again like one that is down.
@@ -28,12 +32,54 @@ _CAUSES = (
     "forbidden value %00",
 )
 
-#: Told to libpq unless the DSN says otherwise, so that a dead network is noticed within a minute.
-_KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 5}
+#: Told to libpq unless the DSN says otherwise, so that a dead network is noticed within a minute:
+#: while nothing is sent by the first three, else by the last, in milliseconds.
+_KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 5, "tcp_user_timeout": 45_000}
 
 
-def connect(dsn: str, *, application_name: str, connect_timeout: float, **options: Any) -> Session:
+class _BoundedSession(psycopg.Connection[TupleRow]):
+    """A session whose calls end also where the server, or a pooler before it, is silent for good."""
+
+    answer_timeout: float | None = None
+    abandoned = False
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """Wait as psycopg does, and give up when it is time. psycopg looks up every tenth of a second."""
+        return super().wait(self._bounded(gen), *args, **kwargs)
+
+    def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        ready: Any = None
+        silent_since = time.monotonic()
+        while True:
+            try:
+                wanted = gen.send(ready)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            ready = yield wanted
+            if ready:
+                silent_since = time.monotonic()
+            elif self.abandoned:
+                self._give_up("it was closed during a call")
+            elif self.answer_timeout is not None and time.monotonic() - silent_since > self.answer_timeout:
+                self._give_up(f"no answer within {self.answer_timeout:g} s")
+
+    def _give_up(self, reason: str) -> None:
+        self.pgconn.finish()
+        raise psycopg.OperationalError(reason)
+
+
+def connect(
+    dsn: str, *, application_name: str, connect_timeout: float, answer_timeout: float | None = None, **options: Any
+) -> Session:
     """Open a session in autocommit mode.
+
+    Args:
+        dsn: where to.
+        application_name: what ``pg_stat_activity`` shows.
+        connect_timeout: seconds.
+        answer_timeout: seconds without any answer after which a call gives the session up. None waits for ever.
+        options: further parameters of libpq, which win over the DSN.
 
     Raises:
         ConfigurationError: libpq cannot read the DSN.
@@ -45,13 +91,21 @@ def connect(dsn: str, *, application_name: str, connect_timeout: float, **option
     defaults = {key: value for key, value in defaults.items() if key not in given}
     parameters: dict[str, Any] = {**defaults, **options, "application_name": application_name}
     try:
-        return psycopg.connect(dsn, autocommit=True, **parameters)
+        session = _BoundedSession.connect(dsn, autocommit=True, **parameters)
     except psycopg.OperationalError as exc:
         message = str(exc).strip()
         where = f"{given.get('host', 'the local server')}:{given.get('port', 5432)}"
         if "FATAL" in message and any(part in message for part in _REFUSALS):
             raise ServerRefused(f"{where} refused the connection: {message}") from exc
         raise SessionLost(f"no connection to {where}: {message}") from exc
+    session.answer_timeout = answer_timeout
+    return session
+
+
+def abandon(session: Session) -> None:
+    """Make a call fail that another thread has in progress on this session, and with it the session."""
+    if isinstance(session, _BoundedSession):
+        session.abandoned = True
 
 
 def read_dsn(dsn: str) -> dict[str, Any]:

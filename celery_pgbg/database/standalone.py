@@ -173,6 +173,7 @@ def run_standalone(order: Order, watch: Watch, open_session: Callable[[], Sessio
         if state == "gone":
             return Lost(f"an earlier delivery's background worker ended unseen; {_UNKNOWN}", "unknown")
         if state == "attached":
+            logger.info("%s runs already, in background worker %d: attached", order.attempt, pid)
             watch.accept(pid or 0)
             return _follow(launcher, order, watch)
         return _launch_and_watch(launcher, order, watch, line)

@@ -67,6 +67,10 @@ class Sweeper(threading.Thread):
                     return
                 logger.warning("sweep failed, will try again: %s", exc)
                 pause = backoff.next()
+            except Exception:
+                # All others depend on this thread.
+                logger.exception("sweep failed, will try again")
+                pause = backoff.next()
 
     def _round(self) -> None:
         now = time.monotonic()

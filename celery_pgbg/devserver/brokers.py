@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from celery_pgbg.devserver.errors import DevServerError
@@ -177,11 +178,21 @@ class RedisServer(Broker):
 
 
 class RabbitServer(Broker):
-    """A RabbitMQ of our own: a node with its own name, ports and database."""
+    """A RabbitMQ of our own: a node with its own name, ports and database.
+
+    Args:
+        settings: of the application ``rabbit``, such as ``consumer_timeout``, in Erlang's syntax.
+    """
 
     kind = "rabbitmq"
     usual_port = 5672
     programs = ("rabbitmq-server",)
+
+    def __init__(
+        self, name: str = "default", directory: Path | None = None, settings: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(name, directory)
+        self._settings = "".join(f"-rabbit {key} {value} " for key, value in (settings or {}).items())
 
     def _url(self, port: int) -> str:
         return f"amqp://guest:guest@{LOOPBACK}:{port}//"
@@ -200,6 +211,7 @@ class RabbitServer(Broker):
         subprocess.run([program, "-detached"], check=True, capture_output=True, cwd="/", env=self._environment(port))
 
     def _environment(self, port: int) -> dict[str, str]:
+        arguments = f"-kernel inet_dist_use_interface {{127,0,0,1}} {self._settings}-pgbg_port {port} "
         ours = {
             "HOME": self._folder,
             "NODENAME": f"pgbg-{self._name}-{port}@localhost",
@@ -213,7 +225,7 @@ class RabbitServer(Broker):
             "CONFIG_FILE": self._folder / "none",
             "CONF_ENV_FILE": self._folder / "none",
             "ENABLED_PLUGINS_FILE": self._folder / "plugins",
-            "SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{127,0,0,1}} -pgbg_port {port} ",
+            "SERVER_ADDITIONAL_ERL_ARGS": arguments,
         }
         prefixed = {key if key == "HOME" else f"RABBITMQ_{key}": str(value) for key, value in ours.items()}
         return {**os.environ, **prefixed}

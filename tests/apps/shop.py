@@ -165,6 +165,10 @@ def define_tasks(app: Celery) -> None:
     def statement_alone(text: str) -> Any:
         return text, {}
 
+    @sql_task(atomic=False, acks_late=True)
+    def late_statement_alone(text: str) -> Any:
+        return text, {}
+
     @sql_task(role="pgbg_test_nobody")
     def wrong_role() -> str:
         return "SELECT 1"

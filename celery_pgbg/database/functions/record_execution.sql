@@ -1,6 +1,7 @@
 -- Put on record which background worker runs an attempt, in the transaction that launches it.
 --
--- A crash of the server that loses this record ends the worker as well, so nobody waits for the disk.
+-- A crash of the server that loses this record ends the worker as well, so nobody waits for the disk. But the
+-- number of launches must survive, or a statement that crashes the server would do so for ever.
 CREATE OR REPLACE FUNCTION celery_pgbg.record_execution(
     task_id text,
     attempt integer,
@@ -13,8 +14,9 @@ CREATE OR REPLACE FUNCTION celery_pgbg.record_execution(
 LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
+DECLARE
+    number integer;
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true);
     INSERT INTO celery_pgbg.execution AS e
         (task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename)
     VALUES (
@@ -26,6 +28,10 @@ BEGIN
         pid = excluded.pid, cookie = excluded.cookie, nodename = excluded.nodename,
         launcher_pid = excluded.launcher_pid, launched_by = excluded.launched_by,
         launched_at = excluded.launched_at, launches = e.launches + 1,
-        progress_percent = NULL, progress_message = NULL;
+        progress_percent = NULL, progress_message = NULL
+    RETURNING e.launches INTO number;
+    IF number = 1 THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
 END;
 $$;

@@ -1,0 +1,58 @@
+"""Servers and apps that the fault tests may break."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from celery_pgbg.database import schema
+from celery_pgbg.devserver import DevServer, DevServerError
+from tests.fix_celery import Shop
+from tests.fix_server import missing
+
+#: Messages of a Celery worker that is gone come back within seconds.
+REDIS_OPTIONS = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+
+BROKERS = ["redis", "amqp"]
+
+#: A Celery worker is ready a second earlier without asking for others.
+ALONE = ("--without-mingle", "--without-gossip")
+
+
+@pytest.fixture
+def new_server() -> Iterator[Callable[..., DevServer]]:
+    """Start PostgreSQL servers of the test's own, not durable, which are gone at the end."""
+    made: list[DevServer] = []
+
+    def make(**settings: Any) -> DevServer:
+        server = DevServer(f"faults-{os.getpid()}-{uuid.uuid4().hex[:6]}", say=lambda text: None)
+        made.append(server)
+        try:
+            dsn = server.start(**{"max_worker_processes": 40, "fsync": False, **settings})
+        except DevServerError as exc:
+            missing(str(exc))
+        with psycopg.connect(dsn, autocommit=True) as session:
+            schema.install(session)
+        return server
+
+    yield make
+    for server in made:
+        server.stop(purge=True)
+
+
+@pytest.fixture
+def fault_shop(new_shop: Callable[..., Shop], redis_url: str, request: pytest.FixtureRequest) -> Callable[..., Shop]:
+    """Make an app on a broker, ``redis`` or ``amqp``, with its results in Redis."""
+
+    def make(broker: str, dsn: str, **settings: Any) -> Shop:
+        if broker == "redis":
+            settings = {"broker_transport_options": REDIS_OPTIONS, **settings}
+        url = f"{redis_url}/9" if broker == "redis" else str(request.getfixturevalue("amqp_url"))
+        return new_shop(url, f"{redis_url}/10", pgbg_dsn=dsn, **settings)
+
+    return make

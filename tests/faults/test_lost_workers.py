@@ -1,0 +1,160 @@
+"""Background workers that are ended again and again, and an extension that goes and comes under a Celery worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from celery_pgbg.database import schema
+from celery_pgbg.database.runner import Runner
+from celery_pgbg.devserver import DevServer
+from celery_pgbg.errors import ExtensionMissing, LostTooOften
+from celery_pgbg.orders import Interruption
+from celery_pgbg.outcomes import Cancelled, Lost
+from celery_pgbg.settings import read_settings
+from tests.effects import effects, running
+from tests.faults.conftest import ALONE
+from tests.faults.held import Held
+from tests.faults.moments import count_launches, prepare
+from tests.fix_celery import Shop
+from tests.fix_runner import in_background, order
+from tests.waiting import eventually
+
+WAIT = 60
+
+
+@pytest.fixture
+def own_dsn(new_database: Callable[[], str]) -> str:
+    """A database of the test's own, with our schema."""
+    made = new_database()
+    with psycopg.connect(made, autocommit=True) as session:
+        schema.install(session)
+        session.execute("CREATE TABLE effects (v text)")
+    return made
+
+
+def end_each_worker(database: Any, task_id: str, result: Any, end: Callable[[int], Any]) -> None:
+    """End background workers of a task as they come, until it has a result."""
+    ended: set[int] = set()
+
+    def next_one() -> bool:
+        for pid in set(running(database, task_id)) - ended:
+            end(pid)
+            ended.add(pid)
+        return bool(result.ready())
+
+    eventually("it has a result", next_one)
+
+
+def test_a_statement_whose_worker_is_always_ended_fails_at_last(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any
+) -> None:
+    shop = fault_shop("amqp", dsn)
+    shop.start_worker(*ALONE, pgbg_max_launches=2, pgbg_sweep_interval=0.2)
+    held = Held(shop, table, database)
+    end = "SELECT pg_terminate_backend(%s)"
+    end_each_worker(database, held.result.id, held.result, lambda pid: database.execute(end, [pid]))
+    with pytest.raises(LostTooOften, match="launched 2 times"):
+        held.result.get(timeout=WAIT)
+    held.release()
+    assert count_launches(dsn)[held.result.id] == 2
+    assert effects(database, table) == []
+
+
+def test_a_statement_that_crashes_the_server_does_so_no_more_than_allowed(
+    fault_shop: Callable[..., Shop], new_server: Callable[..., DevServer]
+) -> None:
+    server_dsn = str(new_server().dsn)
+    prepare(server_dsn)
+    shop = fault_shop("redis", server_dsn)
+    shop.start_worker(*ALONE, pgbg_max_launches=2, pgbg_sweep_interval=0.2)
+    result = shop.task("sleep").delay(600)
+    crashes = 0
+
+    def crashed() -> bool:
+        nonlocal crashes
+        try:
+            with psycopg.connect(server_dsn, autocommit=True) as session:
+                for pid in running(session, result.id):
+                    os.kill(pid, signal.SIGKILL)
+                    crashes += 1
+                    # Its session ends with all others.
+                    eventually("the server restarts", lambda: _is_gone(session))
+        except psycopg.OperationalError:
+            pass
+        return bool(result.ready())
+
+    eventually("it has a result", crashed)
+    with pytest.raises(LostTooOften, match="launched 2 times"):
+        result.get(timeout=WAIT)
+    assert crashes == 2
+    assert shop.task("add").delay(1).get(timeout=WAIT) == [{"total": 3}]
+
+
+def _is_gone(session: psycopg.Connection[Any]) -> bool:
+    try:
+        session.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def test_the_extension_is_dropped_and_made_again_under_a_celery_worker(
+    fault_shop: Callable[..., Shop], own_dsn: str
+) -> None:
+    shop = fault_shop("amqp", own_dsn)
+    shop.start_worker(*ALONE)
+    with psycopg.connect(own_dsn, autocommit=True) as session:
+        held = Held(shop, "effects", session)
+        ended = Held(shop, "effects", session)
+        session.execute("DROP EXTENSION pg_background")
+        with pytest.raises(ExtensionMissing):
+            shop.task("add").delay(1).get(timeout=WAIT)
+        session.execute("CREATE SCHEMA elsewhere; CREATE EXTENSION pg_background SCHEMA elsewhere")
+        assert shop.task("add").delay(1).get(timeout=WAIT) == [{"total": 3}]
+        session.execute("SELECT pg_terminate_backend(%s)", [ended.pid])
+        for task in (held, ended):
+            task.release()
+            assert task.result.get(timeout=WAIT) == [{"v": "done"}]
+        assert effects(session, "effects") == ["x", "x"]
+
+
+def test_our_schema_is_dropped_and_made_again_under_a_celery_worker(
+    fault_shop: Callable[..., Shop], own_dsn: str
+) -> None:
+    shop = fault_shop("amqp", own_dsn)
+    shop.start_worker(*ALONE)
+    with psycopg.connect(own_dsn, autocommit=True) as session:
+        held = Held(shop, "effects", session)
+        session.execute("DROP SCHEMA celery_pgbg CASCADE")
+        schema.install(session)
+        held.release()
+        assert held.result.get(timeout=WAIT) == [{"v": "done"}]
+        assert shop.task("add").delay(1).get(timeout=WAIT) == [{"total": 3}]
+        assert effects(session, "effects") == ["x"]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_revoke_without_the_extension_waits_for_it_or_for_the_end(own_dsn: str, again: bool) -> None:
+    runner = Runner(own_dsn, read_settings({}))
+    asked = order("SELECT pg_sleep(60)")
+    watch, thread, endings = in_background(runner, asked)
+    with psycopg.connect(own_dsn, autocommit=True) as session:
+        eventually("it runs", lambda: running(session, asked.attempt.task_id) and watch.pid)
+        session.execute("DROP EXTENSION pg_background")
+        if not again:
+            session.execute("DROP SCHEMA celery_pgbg CASCADE")
+        watch.interrupt(Interruption.REVOKE)
+        if again:
+            session.execute("CREATE EXTENSION pg_background")
+        else:
+            session.execute("SELECT pg_terminate_backend(%s)", [watch.pid])
+        thread.join(WAIT)
+        assert [type(ending) for ending in endings] == [Cancelled if again else Lost]
+        assert running(session, asked.attempt.task_id) == []
+    runner.close()

@@ -1,0 +1,222 @@
+"""The network between us and PostgreSQL: connections cut and stalled by a proxy of the test."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import psycopg
+import pytest
+
+from celery_pgbg.database import results
+from celery_pgbg.database.runner import Runner
+from celery_pgbg.handles import Attempt
+from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.outcomes import Cancelled, Detached, Lost, Returned
+from celery_pgbg.settings import read_settings
+from tests.effects import effects, running
+from tests.fix_server import url_of
+from tests.proxy import TcpProxy
+from tests.waiting import eventually
+
+LAUNCHER, LISTENER, STANDALONE = b"pgbg launcher", b"pgbg listener", b"pgbg standalone"
+
+
+class Statement(threading.Thread):
+    """One statement that a runner runs in a thread; it ends when the test lets go of its lock."""
+
+    def __init__(self, runner: Runner, database: Any, table: str, **fields: Any) -> None:
+        super().__init__(daemon=True)
+        self.attempt = Attempt(str(uuid.uuid4()))
+        self.watch = Watch(self.attempt)
+        self.ending: Any = None
+        self._runner = runner
+        self._database = database
+        self._key = uuid.uuid4().int % 2**62
+        body = f"INSERT INTO {table} VALUES ('x'); {{}} pg_advisory_xact_lock_shared({self._key})"
+        body = body.format("SELECT") if fields.get("atomic", True) else f"DO $$ BEGIN {body.format('PERFORM')}; END $$"
+        self._order = Order(self.attempt, "test", "test", body, {}, **fields)
+        database.execute("SELECT pg_advisory_lock(%s)", [self._key])
+
+    def run(self) -> None:
+        self.ending = self._runner.run(self._order, self.watch)
+
+    def wait_running(self) -> None:
+        eventually("it runs", lambda: running(self._database, self.attempt.task_id) and self.watch.pid)
+
+    def release(self) -> None:
+        self._database.execute("SELECT pg_advisory_unlock(%s)", [self._key])
+
+    def end(self) -> Any:
+        """Wait for its end."""
+        self.join(60)
+        return self.ending
+
+
+@pytest.fixture
+def proxy(dsn: str) -> Iterator[TcpProxy]:
+    """A proxy before PostgreSQL."""
+    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    with TcpProxy(str(parts["host"]), int(str(parts["port"]))) as made:
+        yield made
+
+
+@pytest.fixture
+def runner(dsn: str, proxy: TcpProxy) -> Iterator[Runner]:
+    """A runner behind the proxy, with one launcher, that waits a second for an answer."""
+    settings = {"pgbg_launchers": 1, "pgbg_answer_timeout": 1, "pgbg_connect_timeout": 2, "pgbg_sweep_interval": 0.2}
+    made = Runner(url_of(dsn, port=str(proxy.port)), read_settings(settings))
+    yield made
+    proxy.resume()
+    made.close()
+
+
+@pytest.fixture
+def new_statement(runner: Runner, database: Any, table: str) -> Callable[..., Statement]:
+    """Start statements."""
+
+    def start(**fields: Any) -> Statement:
+        made = Statement(runner, database, table, **fields)
+        made.start()
+        return made
+
+    return start
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_cut_sessions_are_opened_again(
+    proxy: TcpProxy, new_statement: Callable[..., Statement], table: str, database: Any, how: Literal["reset", "close"]
+) -> None:
+    for whose in (LAUNCHER, LISTENER, b""):
+        statement = new_statement()
+        statement.wait_running()
+        eventually("it listens", lambda: proxy.count(LISTENER))
+        assert proxy.cut(how, whose) >= 1
+        statement.release()
+        assert statement.end() == Returned([{"pg_advisory_xact_lock_shared": ""}])
+    assert effects(database, table) == ["x"] * 3
+
+
+def test_a_stalled_launcher_is_replaced(
+    proxy: TcpProxy, new_statement: Callable[..., Statement], table: str, database: Any
+) -> None:
+    first = new_statement()
+    first.wait_running()
+    assert proxy.stall(LAUNCHER) == 1
+    second = new_statement()
+    second.wait_running()
+    for statement in (first, second):
+        statement.release()
+        assert isinstance(statement.end(), Returned)
+    assert effects(database, table) == ["x", "x"]
+
+
+def test_a_stall_in_the_launch_itself_launches_once(
+    proxy: TcpProxy, new_statement: Callable[..., Statement], table: str, database: Any
+) -> None:
+    first = new_statement()
+    first.wait_running()
+    with psycopg.connect(database.info.dsn) as holder:
+        holder.execute("LOCK celery_pgbg.execution IN SHARE MODE")
+        second = new_statement()
+        blocked = "SELECT pid FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+        eventually("it is in the gate", lambda: database.execute(blocked, [holder.info.backend_pid]).fetchone())
+        assert proxy.stall(LAUNCHER) == 1
+    second.wait_running()
+    for statement in (first, second):
+        statement.release()
+        assert isinstance(statement.end(), Returned)
+    assert effects(database, table) == ["x", "x"]
+
+
+def test_a_statement_is_revoked_though_its_launcher_is_stalled(
+    proxy: TcpProxy, new_statement: Callable[..., Statement], table: str, database: Any
+) -> None:
+    statement = new_statement()
+    statement.wait_running()
+    assert proxy.stall(LAUNCHER) == 1
+    statement.watch.interrupt(Interruption.REVOKE)
+    assert statement.end() == Cancelled()
+    assert running(database, statement.attempt.task_id) == []
+    assert effects(database, table) == []
+
+
+def test_a_stalled_listener_costs_no_outcome(proxy: TcpProxy, new_statement: Callable[..., Statement]) -> None:
+    statement = new_statement()
+    statement.wait_running()
+    eventually("it listens", lambda: proxy.count(LISTENER))
+    assert proxy.stall(LISTENER) == 1
+    statement.release()
+    assert isinstance(statement.end(), Returned)
+
+
+def test_a_server_that_says_nothing_is_waited_for(
+    proxy: TcpProxy, runner: Runner, new_statement: Callable[..., Statement], database: Any
+) -> None:
+    proxy.stall(new_ones=True)
+    statement = new_statement()
+    given_up = new_statement()
+    eventually("they try to connect", lambda: proxy.count() >= 2)
+    given_up.watch.interrupt(Interruption.DETACH)
+    assert given_up.end() == Detached()
+    proxy.resume()
+    statement.wait_running()
+    statement.release()
+    assert isinstance(statement.end(), Returned)
+
+
+def test_closing_does_not_wait_for_a_server_that_says_nothing(
+    proxy: TcpProxy, runner: Runner, new_statement: Callable[..., Statement]
+) -> None:
+    runner._settings = read_settings({"pgbg_answer_timeout": 3600})
+    statement = new_statement()
+    statement.wait_running()
+    proxy.stall()
+    runner.close()
+    statement.watch.interrupt(Interruption.DETACH)
+    assert statement.end() == Detached()
+    statement.release()
+
+
+@pytest.mark.parametrize("fault", ["cut", "stall"])
+def test_the_result_backend_opens_another_session(
+    proxy: TcpProxy, dsn: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "ANSWER_SECONDS", 1)
+    store = results.ResultStore(url_of(dsn, port=str(proxy.port)), connect_timeout=2, notify=False)
+    [unknown] = store.read(["nobody's"])
+    assert getattr(proxy, fault)() == 1
+    assert store.read(["nobody's"]) == [unknown]
+    assert proxy.count() == (1 if fault == "cut" else 2)
+    store.close()
+
+
+@pytest.mark.parametrize("fault", ["cut", "stall"])
+def test_a_standalone_statement_without_its_launcher_ends_honestly(
+    proxy: TcpProxy, new_statement: Callable[..., Statement], table: str, database: Any, fault: str
+) -> None:
+    statement = new_statement(atomic=False)
+    statement.wait_running()
+    assert getattr(proxy, fault)(said=STANDALONE) == 1
+    eventually("it is looked for from another session", lambda: proxy.count(STANDALONE) > (fault == "stall"))
+    assert len(running(database, statement.attempt.task_id)) == 1
+    statement.release()
+    ending = statement.end()
+    assert isinstance(ending, Lost)
+    assert ending.effects == "unknown"
+    assert "nobody can know how far it came" in ending.reason
+    assert effects(database, table) == ["x"]
+
+
+def test_a_standalone_statement_without_its_launcher_can_be_revoked(
+    proxy: TcpProxy, new_statement: Callable[..., Statement], table: str, database: Any
+) -> None:
+    statement = new_statement(atomic=False)
+    statement.wait_running()
+    assert proxy.cut(said=STANDALONE) == 1
+    statement.watch.interrupt(Interruption.REVOKE)
+    assert statement.end() == Cancelled()
+    assert running(database, statement.attempt.task_id) == []
+    assert effects(database, table) == []

@@ -1,0 +1,127 @@
+"""Deploys: soft, cold and warm shutdown, each ``pgbg_on_shutdown``, the impatient and the brutal ones."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.effects import effects, running
+from tests.faults.conftest import ALONE
+from tests.faults.held import Held
+from tests.faults.moments import HeldTask, Moment
+from tests.fix_celery import Shop
+from tests.waiting import eventually
+
+WAIT = 60
+#: What our pool logs.
+WAITS = "waiting for running SQL tasks"
+
+
+# A cold shutdown that detaches is tested on both brokers in tests/acceptance/test_survival.py; a soft one is a
+# cold one after a while, and the broker matters only where the message goes back.
+@pytest.mark.parametrize(
+    ("how", "kind", "broker"),
+    [
+        ("detach", "soft", "redis"),
+        ("detach", "soft", "amqp"),
+        ("cancel", "cold", "redis"),
+        ("cancel", "soft", "amqp"),
+        ("wait", "cold", "amqp"),
+        ("wait", "soft", "redis"),
+    ],
+)
+def test_a_shutdown_does_as_configured(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any, how: str, kind: str, broker: str
+) -> None:
+    shop = fault_shop(broker, dsn)
+    settings = {"pgbg_on_shutdown": how, "worker_soft_shutdown_timeout": 0.5 if kind == "soft" else 0}
+    worker = shop.start_worker(*ALONE, **settings)
+    held = Held(shop, table, database)
+    worker.send(signal.SIGQUIT)
+    if how == "wait":
+        eventually("it waits", lambda: WAITS in worker.text())
+        assert running(database, held.result.id) == [held.pid]
+        held.release()
+        worker.wait()
+        assert held.result.state == "SUCCESS"
+    else:
+        worker.wait()
+        assert running(database, held.result.id) == ([held.pid] if how == "detach" else [])
+    assert "Traceback" not in worker.text()
+    held.release()
+    shop.start_worker(*ALONE)
+    assert held.result.get(timeout=WAIT) == [{"v": "done"}]
+    assert shop.task("double").delay(1).get(timeout=WAIT) == 2
+    assert effects(database, table) == ["x"]
+
+
+def test_a_second_sigterm_does_not_hurry_a_warm_shutdown(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any
+) -> None:
+    shop = fault_shop("redis", dsn)
+    worker = shop.start_worker(*ALONE)
+    held = Held(shop, table, database)
+    for count in (1, 2):
+        worker.send(signal.SIGTERM)
+        eventually("it has the signal", lambda n=count: worker.text().count("Warm shutdown") == n)
+    assert worker.process.poll() is None
+    held.release()
+    assert worker.wait() == 0, worker.text()
+    assert held.result.state == "SUCCESS"
+    assert effects(database, table) == ["x"]
+
+
+def test_who_will_not_wait_any_longer_may_leave_the_statement(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any
+) -> None:
+    shop = fault_shop("amqp", dsn)
+    worker = shop.start_worker(*ALONE, pgbg_on_shutdown="wait")
+    held = Held(shop, table, database)
+    worker.send(signal.SIGQUIT)
+    eventually("it waits", lambda: WAITS in worker.text())
+    worker.send(signal.SIGQUIT)
+    eventually("Celery says what the next signal does", lambda: "Waiting gracefully" in worker.text())
+    assert worker.process.poll() is None
+    worker.send(signal.SIGQUIT)
+    worker.wait()
+    assert running(database, held.result.id) == [held.pid]
+    shop.start_worker(*ALONE)
+    held.release()
+    assert held.result.get(timeout=WAIT) == [{"v": "done"}]
+    assert effects(database, table) == ["x"]
+
+
+def test_a_cold_shutdown_in_the_gate(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any, tmp_path: Path
+) -> None:
+    shop = fault_shop("amqp", dsn)
+    worker = shop.start_worker(*ALONE)
+    task = HeldTask(shop, Moment.IN_GATE, dsn, tmp_path, table)
+    task.wait_held()
+    worker.send(signal.SIGQUIT)
+    worker.wait()
+    assert "Traceback" not in worker.text()
+    shop.start_worker(*ALONE)
+    task.release()
+    assert task.result.get(timeout=WAIT) == [{"v": task.task_id}]
+    assert effects(database, table) == [task.task_id]
+
+
+def test_a_container_that_is_started_again_finds_its_statements(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any
+) -> None:
+    shop = fault_shop("amqp", dsn)
+    worker = shop.start_worker(*ALONE)
+    held = Held(shop, table, database)
+    worker.kill()
+    again = shop.launch_worker(*ALONE, number=0)
+    again.wait_ready()
+    assert again.nodename == worker.nodename
+    assert shop.wait_active(held.result)["worker_pid"] == held.pid
+    held.release()
+    assert held.result.get(timeout=WAIT) == [{"v": "done"}]
+    assert effects(database, table) == ["x"]
