@@ -13,7 +13,7 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import class_row, dict_row
 
-from celery_pgbg.database import queries
+from celery_pgbg.database import poolers, queries
 from celery_pgbg.database.binding import bind, split
 from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.reuse import Reusable, ReusableWorkers
@@ -319,14 +319,29 @@ class Launcher:
             try:
                 check_installed(session)
                 self._capabilities = detect(session)
-                limit = {"session_worker_limit": SESSION_WORKER_LIMIT}
-                prepared = session.execute(queries.query("prepare_launcher"), limit).fetchone()
-                self._may_reuse = bool(prepared and prepared[0])
+                self._make_ours(session)
             except (psycopg.Error, ConfigurationError):
                 session.close()
                 raise
             self._session = session
         return self._session
+
+    def _make_ours(self, session: Session) -> None:
+        """Set the session up; one of a pooler may hold handles of who had it before."""
+        if poolers.through_pooler(session):
+            if poolers.shares_sessions(session, self._open_session):
+                raise ConfigurationError(poolers.NEEDS_SESSIONS)
+            assert self._capabilities is not None
+            identifier = self._capabilities.identifier
+            query = queries.query("detach_all").format(
+                detach_function=identifier("detach"),
+                list_function=identifier("list"),
+                list_columns=self._capabilities.list_columns,
+            )
+            session.execute(query)
+        limit = {"session_worker_limit": SESSION_WORKER_LIMIT}
+        prepared = session.execute(queries.query("prepare_launcher"), limit).fetchone()
+        self._may_reuse = bool(prepared and prepared[0])
 
     def _about(self, statement: str, function: str, handle: Handle) -> bool:
         """Call one function about one handle; False where the handle is not ours (any more)."""

@@ -145,7 +145,6 @@ class Runner:
         if not order.atomic:
             ending = run_standalone(order, watch, self._opener("standalone"), self.line)
         else:
-            self._start()
             ending = self._run_atomic(order, watch)
         self._count(ending)
         self.line.nudge()
@@ -210,6 +209,7 @@ class Runner:
         return next((launcher for launcher in in_turn if order.reuse and launcher.has_idle), in_turn[0])
 
     def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
+        self._start()
         if launch.state == "finished":
             self.watches.deliver(launcher.read_outcomes([entry.watch.attempt]))
             return
