@@ -160,7 +160,7 @@ class TaskPool(BasePool):
         reference = weakref.ref(run)
         for is_soft, seconds in ((True, soft), (False, hard)):
             if seconds:
-                self._deadlines.add(seconds, partial(_time_out, reference, is_soft, seconds))
+                run.deadlines.append(self._deadlines.add(seconds, partial(_time_out, reference, is_soft, seconds)))
 
     def _start_runs(self) -> None:
         """Start what may run now. The lock is held."""
@@ -195,6 +195,8 @@ class TaskPool(BasePool):
         return self._handed.popleft() if self._handed else None
 
     def _forget(self, run: TaskRun) -> None:
+        for deadline in run.deadlines:
+            self._deadlines.take_back(deadline)
         runs = self._runs[run.task_id]
         runs.remove(run)
         if not runs:

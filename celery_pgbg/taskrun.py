@@ -13,6 +13,7 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import apply_target
 from celery.exceptions import Ignore, WorkerLostError
 
+from celery_pgbg.deadlines import Deadline
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Interruption, Watch
 
@@ -65,6 +66,7 @@ class TaskRun:
     ) -> None:
         self.task_id = task_id
         self.is_sql = is_sql
+        self.deadlines: list[Deadline] = []
         self._call = (target, args or (), kwargs or {})
         self._callbacks = callbacks
         self._watch: Watch | None = None
