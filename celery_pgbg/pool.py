@@ -42,6 +42,9 @@ class TaskPool(BasePool):
     body_can_be_buffer = True
     signal_safe = False
 
+    #: Whether this process is a Celery worker with this pool.
+    is_in_this_process = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._waiting: deque[TaskRun] = deque()
@@ -60,6 +63,7 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Check the configuration and say how the limits fit; a server that is down is waited for later."""
+        TaskPool.is_in_this_process = True
         name_this_worker(self._nodename())
         settings = settings_of(self.app)
         for alias in ([None] if settings.dsn else []) + list(settings.databases):

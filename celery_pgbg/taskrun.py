@@ -70,7 +70,9 @@ class TaskRun:
         self._call = (target, args or (), kwargs or {})
         self._callbacks = callbacks
         self._watch: Watch | None = None
-        self._interruption: Interruption | None = None
+        request = getattr(callbacks.get("accept_callback"), "__self__", None)
+        to_be_stopped = bool(getattr(request, "stops_first", None))
+        self._interruption: Interruption | None = Interruption.REVOKE if to_be_stopped else None
         self._limit_seconds = 0.0
         self._accepted = False
         self._lock = threading.Lock()

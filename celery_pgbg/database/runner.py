@@ -156,7 +156,7 @@ class Runner:
             while True:
                 interruption = self._launch(order, entry)
                 if interruption is not None:
-                    return Detached() if interruption is Interruption.DETACH else Cancelled()
+                    return Detached() if interruption is Interruption.DETACH else self._cancel(entry)
                 ending = self._wait(entry)
                 if isinstance(ending, Lost) and entry.owner is None:
                     # Another's worker died: this delivery may run it.
@@ -236,7 +236,10 @@ class Runner:
                     return ending
 
     def _cancel(self, entry: Entry) -> Ending:
-        """Cancel, and wait until the worker is gone: then there is an outcome, or there never will be."""
+        """Cancel, and wait until the worker is gone: then there is an outcome, or there never will be.
+
+        Without a launch of ours it is that of an earlier delivery, if there is one.
+        """
         pause = _FIRST_LOOK
         signalled = False
         while (ending := entry.watch.ending) is None:
@@ -246,6 +249,9 @@ class Runner:
                     conclude(self._launcher_of(entry), entry)
                     continue
             except (SessionLost, psycopg.Error) as exc:
+                if entry.handle is None:
+                    # We wait in line for a server that is away: who was to stop it shall not wait as well.
+                    return Cancelled()
                 logger.warning("cancelling %s: %s; trying again", entry.watch.attempt, exc)
                 signalled = False
                 pause = _LONGEST_LOOK * 5

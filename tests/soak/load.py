@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -84,6 +85,10 @@ class Load:
         """Wait for an end; its effect must be there for SUCCESS, and else not."""
         got = result.get(timeout=_PATIENCE, propagate=False)
         state = states.SUCCESS if not isinstance(got, BaseException) else result.state
+        if state == states.REVOKED:
+            # A Celery worker that does not have it says so at once; the one that has it may say otherwise.
+            time.sleep(2)
+            state = self._shop.app.AsyncResult(result.id).state
         if state not in allowed:
             self.wrong.append(f"{result.id} is {state}: {got!r}")
         with self._lock:
