@@ -133,6 +133,16 @@ class PostgresBackend(base.BaseBackend):
         call(self.store.store, row, self.metas.encoded(result))
         return result
 
+    def mark_as_revoked(self, task_id: str, reason: str = "", request: Any = None, **options: Any) -> Any:
+        """Store REVOKED. Not for a statement that runs: whoever stops it tells what became of it.
+
+        From Celery 5.7 on, each Celery worker that hears of a revoke and does not know the task calls this, with
+        no request; the one that runs it may find that it has just succeeded.
+        """
+        if request is None and self.briefly(self.store.is_running, _text(task_id)):
+            return None
+        return super().mark_as_revoked(task_id, reason, request=request, **options)
+
     def _forget(self, task_id: str) -> None:
         self.briefly(self.store.forget, _text(task_id))
 

@@ -8,31 +8,69 @@ import threading
 import time
 from collections.abc import Callable
 
+#: Below this many, entries that were taken back may lie until their time.
+_FEW = 64
+
+
+class Deadline:
+    """One entry. Once taken back it holds nothing, and leaves the heap with others of its kind."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Callable[[], None] | None = call
+
 
 class Deadlines:
     """One thread, started with the first deadline, that calls each when its time has come."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Deadline]] = []
+        self._taken_back = 0
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def add(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call something in so many seconds. There is no taking back: it must look for itself."""
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, seconds: float, call: Callable[[], None]) -> Deadline:
+        """Call something in so many seconds, unless that is taken back."""
+        deadline = Deadline(call)
         with self._changed:
-            heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), call))
+            heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), deadline))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pgbg-deadlines", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if self._heap[0][2] is deadline:
+                self._changed.notify()
+        return deadline
+
+    def take_back(self, deadline: Deadline) -> None:
+        """Do not call it any more; a call that has begun goes on. The heap stays small, however long the times."""
+        with self._changed:
+            if deadline.call is None:
+                return
+            deadline.call = None
+            self._taken_back += 1
+            if self._taken_back > max(_FEW, len(self._heap) // 2):
+                self._heap = [entry for entry in self._heap if entry[2].call is not None]
+                heapq.heapify(self._heap)
+                self._taken_back = 0
 
     def _run(self) -> None:
         while True:
-            self._next()()
+            call = self._next()
+            if call is not None:
+                call()
 
-    def _next(self) -> Callable[[], None]:
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for the next and take it off the heap; None where it was taken back."""
         with self._changed:
             while not self._heap or self._heap[0][0] > time.monotonic():
                 self._changed.wait(self._heap[0][0] - time.monotonic() if self._heap else None)
-            return heapq.heappop(self._heap)[2]
+            deadline = heapq.heappop(self._heap)[2]
+            call, deadline.call = deadline.call, None
+            if call is None:
+                self._taken_back -= 1
+            return call

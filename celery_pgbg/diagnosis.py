@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import psycopg
 
-from celery_pgbg.database import operations, schema
+from celery_pgbg.database import operations, poolers, schema
 from celery_pgbg.database.capabilities import detect
 from celery_pgbg.database.launcher import SESSION_WORKER_LIMIT
 from celery_pgbg.database.sessions import Session, connect
@@ -113,10 +114,13 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
     yield Finding(
         level, "server", f"PostgreSQL {version // 10_000}.{version % 10_000}, {info.host}:{info.port}/{info.dbname}"
     )
-    if operations.through_pooler(session):
-        yield Finding(
-            "warning", "pooler", "something like PgBouncer stands in between: the launchers need session pooling"
-        )
+    opener = partial(connect, dsn, application_name="pgbg doctor", connect_timeout=settings.connect_timeout)
+    if poolers.shares_sessions(session, opener):
+        yield Finding("error", "pooler", poolers.NEEDS_SESSIONS)
+        return
+    if poolers.through_pooler(session):
+        need = settings.launchers + 1
+        yield Finding("ok", "pooler", f"in session mode; each Celery worker keeps {need} of its sessions")
     try:
         schema.check_installed(session)
         yield Finding("ok", "schema", f"celery_pgbg version {schema.installed_version(session)}")

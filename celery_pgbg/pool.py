@@ -46,6 +46,9 @@ class TaskPool(BasePool):
     body_can_be_buffer = True
     signal_safe = False
 
+    #: Whether this process is a Celery worker with this pool.
+    is_in_this_process = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._waiting: deque[TaskRun] = deque()
@@ -65,6 +68,7 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Check the configuration and say how the limits fit; a server that is down is waited for later."""
+        TaskPool.is_in_this_process = True
         name_this_worker(self._nodename())
         # Else, after a reconnect, Celery asks the broker for its old prefetch count in whatever thread
         # acknowledges, on a connection that the event loop reads at the same time: seen to hang for ever.
@@ -178,7 +182,7 @@ class TaskPool(BasePool):
         reference = weakref.ref(run)
         for is_soft, seconds in ((True, soft), (False, hard)):
             if seconds:
-                self._deadlines.add(seconds, partial(_time_out, reference, is_soft, seconds))
+                run.deadlines.append(self._deadlines.add(seconds, partial(_time_out, reference, is_soft, seconds)))
 
     def _start_runs(self) -> None:
         """Start what may run now. The lock is held."""
@@ -213,6 +217,8 @@ class TaskPool(BasePool):
         return self._handed.popleft() if self._handed else None
 
     def _forget(self, run: TaskRun) -> None:
+        for deadline in run.deadlines:
+            self._deadlines.take_back(deadline)
         runs = self._runs[run.task_id]
         runs.remove(run)
         if not runs:

@@ -27,6 +27,20 @@ class SQLRequest(Request):
 
     _revoke_signal: int | None = None
 
+    #: Set where the message is to be discarded, but an earlier delivery may have left its statement running:
+    #: reason and whether that is expiry. The pool then stops the statement before anything is announced.
+    stops_first: tuple[str, bool] | None = None
+
+    def revoked(self) -> bool:
+        """Discard what was revoked or has expired, unless there may be something to stop first."""
+        return bool(super().revoked()) and self.stops_first is None
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if not terminated and TaskPool.is_in_this_process and (self.delivery_info or {}).get("redelivered"):
+            self.stops_first = reason, expired
+            return
+        super()._announce_revoked(reason, terminated, signum, expired)
+
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Stop the statement. REVOKED is announced when it is known to be gone, see ``on_failure``.
 
@@ -59,7 +73,8 @@ class SQLRequest(Request):
             error = error.exc
         if isinstance(error, StatementRevoked):
             if not self._already_revoked:
-                self._announce_revoked("terminated", True, self._revoke_signal, False)
+                reason, expired = self.stops_first or ("terminated", False)
+                self._announce_revoked(reason, True, self._revoke_signal, expired)
             return None
         if isinstance(error, StatementLeft) and (self.task.atomic or not self.acknowledged):
             return self.reject(requeue=True)

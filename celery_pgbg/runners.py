@@ -75,3 +75,12 @@ def close_runners() -> None:
             del _runners[key]
     for runner in ours:
         runner.close()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+# A thread that does not live on in the child may hold it.
+os.register_at_fork(after_in_child=_renew_lock)

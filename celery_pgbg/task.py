@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from celery import Task, shared_task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded, WorkerLostError
 
+from celery_pgbg import json_types
 from celery_pgbg.database.values import to_exception
 from celery_pgbg.errors import BindingError, LostTooOften, ResultTooLarge, TaskDefinitionError
 from celery_pgbg.handles import Attempt
@@ -21,6 +22,8 @@ from celery_pgbg.outcomes import Cancelled, Detached, Ending, ErrorReport, Lost,
 from celery_pgbg.runners import runner_of, settings_of
 from celery_pgbg.statements import to_query
 from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked, TaskRun, current_run
+
+json_types.register()
 
 
 class SQLTask(Task):

@@ -13,6 +13,7 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import apply_target
 from celery.exceptions import Ignore, WorkerLostError
 
+from celery_pgbg.deadlines import Deadline
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Interruption, Watch
 
@@ -65,10 +66,13 @@ class TaskRun:
     ) -> None:
         self.task_id = task_id
         self.is_sql = is_sql
+        self.deadlines: list[Deadline] = []
         self._call = (target, args or (), kwargs or {})
         self._callbacks = callbacks
         self._watch: Watch | None = None
-        self._interruption: Interruption | None = None
+        request = getattr(callbacks.get("accept_callback"), "__self__", None)
+        to_be_stopped = bool(getattr(request, "stops_first", None))
+        self._interruption: Interruption | None = Interruption.REVOKE if to_be_stopped else None
         self._limit_seconds = 0.0
         self._accepted = False
         # Again in the thread that holds it, where a signal's handler interrupts.

@@ -13,14 +13,14 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import class_row, dict_row
 
-from celery_pgbg.database import queries
+from celery_pgbg.database import poolers, queries
 from celery_pgbg.database.binding import bind, split
 from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.reuse import Reusable, ReusableWorkers
 from celery_pgbg.database.schema import check_installed
 from celery_pgbg.database.sessions import Session, abandon, is_dead
 from celery_pgbg.database.values import StoredOutcome, from_exception
-from celery_pgbg.errors import SessionLost
+from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ErrorReport
@@ -366,12 +366,26 @@ class Launcher:
         return self._session
 
     def _prepare(self, session: Session) -> None:
+        """Look at what is installed, and set the session up."""
         check_installed(session)
         capabilities = detect(session)
+        if poolers.through_pooler(session):
+            self._take_from_pooler(session, capabilities)
         limit = {"session_worker_limit": SESSION_WORKER_LIMIT}
         prepared = session.execute(queries.query("prepare_launcher"), limit).fetchone()
         self._may_reuse = bool(prepared and prepared[0])
         self._capabilities = capabilities
+
+    def _take_from_pooler(self, session: Session, capabilities: Capabilities) -> None:
+        """Make sure that the session stays ours; it may hold handles of who had it before."""
+        if poolers.shares_sessions(session, self._open_session):
+            raise ConfigurationError(poolers.NEEDS_SESSIONS)
+        query = queries.query("detach_all").format(
+            detach_function=capabilities.identifier("detach"),
+            list_function=capabilities.identifier("list"),
+            list_columns=capabilities.list_columns,
+        )
+        session.execute(query)
 
     def _about(self, statement: str, function: str, handle: Handle) -> bool:
         """Call one function about one handle; False where the handle is not ours (any more)."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psycopg
 
 from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.poolers import shares_sessions
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import PgbgError
 
@@ -58,8 +59,8 @@ class Waiter:
 class Notifications:
     """Wakes waiters. It only hurries: every waiter also looks for itself from time to time.
 
-    A pooler in transaction mode takes LISTEN and delivers nothing, so a notification of our own, sent
-    through another session, must arrive before we rely on them.
+    A pooler in transaction mode takes LISTEN and delivers nothing, so it is looked for first; and a notification
+    of our own, sent through another session, must arrive before we rely on them.
 
     Args:
         open_session: makes a connected session in autocommit mode.
@@ -130,6 +131,9 @@ class Notifications:
 
     def _listen(self, session: Session, backoff: Backoff) -> None:
         """Listen until told to stop; returns early where notifications do not arrive."""
+        if shares_sessions(session, self._open_session):
+            self._warn_once()
+            return
         session.execute(f"LISTEN {RESULT_CHANNEL}")
         session.execute(f"LISTEN {OUTCOME_CHANNEL}")
         probe = f"probe {uuid.uuid4()}"

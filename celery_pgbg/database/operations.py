@@ -101,12 +101,6 @@ def purge(session: Session, older_than: float) -> int:
     return session.execute(queries.query("delete_expired"), {"age_ms": round(older_than * 1000)}).rowcount
 
 
-def through_pooler(session: Session) -> bool:
-    """Tell whether a pooler stands between us and the server."""
-    row = session.execute(queries.query("operate_session")).fetchone()
-    return row is not None and row[0] != session.info.backend_pid
-
-
 def round_trip(dsn: str, settings: Settings) -> float:
     """Run ``SELECT 1`` as a task would.
 

@@ -72,6 +72,10 @@ class ResultStore:
         """Read what is known of each of these tasks: one row for each, also where that is nothing."""
         return self._fetch("result_read", {"task_ids": list(task_ids)}, StoredResult)
 
+    def is_running(self, task_id: str) -> bool:
+        """Tell whether this database runs a statement of the task."""
+        return bool(self._fetch_one("result_is_running", {"task_id": task_id})[0])
+
     def forget(self, task_id: str) -> None:
         """Delete a task's result, or hide it where an outcome must stay."""
         self._execute("result_forget", {"task_id": task_id})

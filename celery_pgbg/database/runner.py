@@ -152,7 +152,6 @@ class Runner:
         if not order.atomic:
             ending = run_standalone(order, watch, self._opener("standalone"), self.line)
         else:
-            self._start()
             ending = self._run_atomic(order, watch)
         self._count(ending)
         self.line.nudge()
@@ -164,7 +163,7 @@ class Runner:
             while True:
                 interruption = self._launch(order, entry)
                 if interruption is not None:
-                    return Detached() if interruption is Interruption.DETACH else Cancelled()
+                    return Detached() if interruption is Interruption.DETACH else self._cancel(order, entry)
                 ending = self._wait(order, entry)
                 if isinstance(ending, Lost):
                     ending = self._with_hope(order, ending)
@@ -234,6 +233,7 @@ class Runner:
         return next((launcher for launcher in in_turn if order.reuse and launcher.has_idle), in_turn[0])
 
     def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
+        self._start()
         if launch.state == "finished":
             self.watches.deliver(launcher.read_outcomes([entry.watch.attempt]))
             return
@@ -262,7 +262,8 @@ class Runner:
     def _cancel(self, order: Order, entry: Entry) -> Ending:
         """Cancel, and wait until the worker is gone: then there is an outcome, or there never will be.
 
-        Where the server refuses the cancel, it is tried again as long as the statement runs.
+        Without a launch of ours it is that of an earlier delivery, if there is one. Where the server refuses
+        the cancel, it is tried again as long as the statement runs.
         """
         pause = _FIRST_LOOK
         backoff = Backoff(_LONGEST_LOOK, _LONGEST_REFUSED)
@@ -275,6 +276,9 @@ class Runner:
                     continue
                 pause = min(pause * 1.5, _LONGEST_LOOK)
             except (psycopg.Error, PgbgError) as exc:
+                if entry.handle is None:
+                    # We wait in line for a server that is away: who was to stop it shall not wait as well.
+                    return Cancelled()
                 signalled = False
                 pause = backoff.next()
                 logger.warning("cancelling %s: %s; again in %.1f s", entry.watch.attempt, exc, pause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import os
 import time
@@ -14,6 +15,8 @@ from celery import Celery
 from psycopg import sql
 
 from celery_pgbg import SQLTask
+from celery_pgbg.pool import TaskPool
+from celery_pgbg.runners import runners
 
 
 def make_app(broker: str, backend: str, queue: str, **settings: Any) -> Celery:
@@ -206,9 +209,27 @@ def define_tasks(app: Celery) -> None:
         while not Path(path).exists():
             time.sleep(0.05)
 
+    @app.task(shared=False, name="shop.holdings")
+    def holdings() -> dict[str, int]:
+        return holdings_of_this_process()
+
     @app.task(shared=False, name="shop.double")
     def double(x: int) -> int:
         return x * 2
+
+
+def holdings_of_this_process() -> dict[str, int]:
+    """Count what this Celery worker holds; a Python task runs in a thread of it."""
+    ours = runners()
+    pools = [thing for thing in gc.get_objects() if isinstance(thing, TaskPool)]
+    return {
+        "handles": sum(len(launcher.states()) for runner in ours for launcher in runner.launchers),
+        "watches": sum(len(runner.watches.entries()) for runner in ours),
+        "in line": sum(len(runner.line) for runner in ours),
+        "runs": sum(len(runs) for pool in pools for runs in pool._runs.values()),
+        "deadlines": sum(len(pool._deadlines) for pool in pools),
+        "objects": len(gc.get_objects()),
+    }
 
 
 if "PGBG_TEST_APP" in os.environ:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from celery_pgbg.database import operations
+from celery_pgbg.database import operations, poolers
 from celery_pgbg.database.runner import Runner
 from celery_pgbg.database.sessions import connect, read_dsn
 from celery_pgbg.errors import ConfigurationError
@@ -145,7 +145,7 @@ def test_slots_count_what_runs(runner: Runner, database: Any) -> None:
 
 
 def test_a_direct_session_is_no_pooler(database: Any) -> None:
-    assert not operations.through_pooler(database)
+    assert not poolers.through_pooler(database)
 
 
 @pytest.mark.parametrize(

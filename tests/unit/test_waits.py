@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
+
+import pytest
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.deadlines import Deadlines
@@ -57,6 +60,31 @@ def test_deadlines_are_called_in_the_order_of_their_time() -> None:
     deadlines.add(0.01, lambda: called.append("early"))
     assert last.wait(30)
     assert called == ["early", "late"]
+
+
+def test_a_deadline_that_is_taken_back_is_not_called_and_holds_nothing() -> None:
+    deadlines = Deadlines()
+    held = threading.Event()
+    reference = weakref.ref(held)
+    deadline = deadlines.add(86_400, held.set)
+    deadlines.take_back(deadline)
+    deadlines.take_back(deadline)
+    del held
+    assert reference() is None
+    soon = deadlines.add(0.1, lambda: pytest.fail("called"))
+    last = threading.Event()
+    deadlines.add(0.2, last.set)
+    deadlines.take_back(soon)
+    assert last.wait(30)
+
+
+def test_deadlines_of_a_day_do_not_gather() -> None:
+    deadlines = Deadlines()
+    kept = [deadlines.add(86_400, threading.Event().set) for _ in range(10)]
+    for _ in range(10_000):
+        deadlines.take_back(deadlines.add(86_400, threading.Event().set))
+    assert len(deadlines) < 200
+    assert all(deadline.call for deadline in kept)
 
 
 def test_back_off_grows_to_its_limit_and_begins_again() -> None:

@@ -1,0 +1,37 @@
+"""A message that is discarded, as revoked, when an earlier delivery has left its statement running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery import states
+
+from tests.effects import effects, running
+from tests.fix_celery import Shop
+from tests.waiting import eventually
+
+
+def test_what_a_dead_celery_worker_left_is_stopped_when_its_message_is_discarded(
+    new_shop: Callable[..., Shop], amqp_url: str, dsn: str, table: str, database: Any
+) -> None:
+    """Else it would commit after REVOKED was told. What has committed by then stands, and is a success."""
+    shop = new_shop(amqp_url, f"pgbg+{dsn}", pgbg_dsn=dsn)
+    doomed = shop.start_worker()
+    next_one = shop.start_worker("-Q", f"{shop.queue}-other")
+    insert = shop.task("insert")
+    runs_on = insert.delay(table, "runs on", 600)
+    commits = insert.delay(table, "commits", 2)
+    eventually("both run", lambda: running(database, runs_on.id) and running(database, commits.id))
+    doomed.kill()
+    shop.app.control.revoke([runs_on.id, commits.id], terminate=True)
+    inspect = shop.app.control.inspect(destination=[next_one.nodename])
+    eventually("heard of", lambda: runs_on.id in (inspect.revoked() or {}).get(next_one.nodename, ()))
+    assert runs_on.state == states.PENDING, "it runs"
+    eventually("committed", lambda: effects(database, table) == ["commits"])
+    shop.app.control.add_consumer(shop.queue, destination=[next_one.nodename])
+    eventually("discarded", lambda: runs_on.state == states.REVOKED)
+    assert running(database, runs_on.id) == []
+    eventually("attached", lambda: f"[{commits.id}] succeeded" in next_one.text())
+    assert commits.state == states.SUCCESS
+    assert effects(database, table) == ["commits"]
