@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from celery import Task, shared_task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded, WorkerLostError
 
+from celery_pgbg.database.stopping import REVOKED
 from celery_pgbg.database.values import to_exception
 from celery_pgbg.errors import BindingError, ResultTooLarge, TaskDefinitionError
 from celery_pgbg.handles import Attempt
@@ -132,6 +133,8 @@ class SQLTask(Task):
         match ending:
             case Returned(value):
                 return value
+            case Raised(report) if report.message == REVOKED and report.sqlstate == "57014":
+                raise StatementRevoked
             case Raised(report):
                 raise _exception(report, self)
             case Lost(reason):
