@@ -61,6 +61,9 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Check the configuration and say how the limits fit; a server that is down is waited for later."""
         name_this_worker(self._nodename())
+        # After a lost connection Celery would raise a reduced prefetch count again in the thread that acknowledges,
+        # and that thread and the event loop's would both wait on one AMQP connection, for ever.
+        self.app.conf.worker_enable_prefetch_count_reduction = False
         settings = settings_of(self.app)
         for alias in ([None] if settings.dsn else []) + list(settings.databases):
             self._check_database(alias)
@@ -294,7 +297,10 @@ class TaskPool(BasePool):
         """Perform the acks that are queued in the loop, which no longer runs."""
         ready = getattr(self._hub, "_ready", None)
         while ready:
-            ready.pop()()
+            try:
+                ready.pop()()
+            except Exception as exc:  # noqa: BLE001 - each transport has errors of its own
+                logger.warning("a message is not acknowledged, and will come again: %r", exc)
 
 
 def _time_out(reference: Callable[[], TaskRun | None], soft: bool, seconds: float) -> None:
