@@ -71,7 +71,7 @@ def _check_celery(app: Any) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "worker_pool",
-            f"is {pool!r}: SQL tasks run there too but cannot be stopped; ours is {_OUR_POOL!r}",
+            f"is {pool!r}: SQL tasks run there too, but each keeps a place of it waiting; ours is {_OUR_POOL!r}",
         )
     if app.conf.worker_prefetch_multiplier != 1:
         multiplier = app.conf.worker_prefetch_multiplier

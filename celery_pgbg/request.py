@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import WorkerLostError
 from celery.platforms import signals
@@ -12,18 +13,19 @@ from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from celery_pgbg.database.stopping import REVOKED, Stop
+from celery_pgbg.errors import PgbgError
+from celery_pgbg.handles import Attempt, application_name
 from celery_pgbg.orders import Interruption
 from celery_pgbg.pool import TaskPool
-from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked
+from celery_pgbg.runners import runner_of
+from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked, TaskRun
 
 logger = get_logger(__name__)
 
 
 class SQLRequest(Request):
-    """A request for a SQL task.
-
-    With any other pool than ours it behaves as Celery's own.
-    """
+    """A request for a SQL task, in our pool or in any other."""
 
     _revoke_signal: int | None = None
 
@@ -46,16 +48,50 @@ class SQLRequest(Request):
 
         Where it had finished before, its outcome stands and nothing is revoked.
         """
-        if not isinstance(pool, TaskPool):
-            super().terminate(pool, signal)
-            return
         self._revoke_signal = signals.signum(signal or "TERM")
+        if not isinstance(pool, TaskPool):
+            self._terminate_elsewhere(pool, signal)
+            return
         if pool.interrupt(self.id, Interruption.REVOKE):
             return
         if self.time_start is None:
             super().terminate(pool, signal)
         else:
             logger.info("Task %s[%s] is not revoked: it has finished", self.name, self.id)
+
+    def _terminate_elsewhere(self, pool: Any, signal: Any) -> None:
+        """Stop a statement that another pool's process, thread or greenlet waits for, through the server.
+
+        The waiting one is told, and tells us. Where no statement runs yet none will, and Celery's own way is
+        taken as well: it may be the task's body that is to be stopped.
+        """
+        if self.time_start is None:
+            # Celery calls again once the task is accepted.
+            super().terminate(pool, signal)
+            return
+        stopped = self._stop_statement(REVOKED)
+        if stopped == "finished":
+            logger.info("Task %s[%s] is not revoked: it has finished", self.name, self.id)
+        elif stopped != "stopped":
+            super().terminate(pool, signal)
+
+    def _stop_statement(self, message: str) -> Stop | None:
+        """Stop the attempt in the server, whoever waits for it. None if the server cannot be reached."""
+        attempt = Attempt(self.id, self.request_dict.get("retries") or 0)
+        try:
+            runner = runner_of(self.app, self.task.database)
+            return runner.stop(attempt, application_name(self.task.name, attempt), message)
+        except (PgbgError, psycopg.Error) as exc:
+            logger.error("Task %s[%s]: its statement could not be stopped, and runs on: %s", self.name, self.id, exc)
+            return None
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Leave no statement behind where a hard time limit ended what waited for it."""
+        run = self._apply_result and self._apply_result()
+        # A cold shutdown of prefork ends what waits in the same way, and is no reason to stop the statement.
+        if not soft and not isinstance(run, TaskRun) and not state.should_terminate:
+            self._stop_statement(f"its time limit of {timeout} s has passed")
+        super().on_timeout(soft, timeout)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Celery leaves the task: a shutdown, or a lost broker connection. The statement may run on."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
+from billiard.process import current_process
 from celery import Celery
+from psycopg import waiting
 
 from celery_pgbg.database.runner import Runner
+from celery_pgbg.errors import ConfigurationError
 from celery_pgbg.settings import PREFIX, Settings, read_settings
 
 _lock = threading.Lock()
@@ -44,16 +49,30 @@ def runner_of(app: Celery, alias: str | None = None) -> Runner:
     A process that was forked makes its own: sessions are never shared across a fork.
 
     Raises:
-        ConfigurationError: no such alias, or no ``pgbg_dsn``.
+        ConfigurationError: no such alias, no ``pgbg_dsn``, or eventlet without a psycopg that yields to it.
     """
+    _check_cooperation()
     settings = settings_of(app)
     dsn = settings.dsn_of(alias)
     nodename = _nodename[-1] if _nodename else None
     with _lock:
         key = (os.getpid(), dsn, nodename)
         if key not in _runners:
+            if current_process().name != "MainProcess":
+                # A child of prefork runs one task at a time.
+                settings = replace(settings, launchers=1)
             _runners[key] = Runner(dsn, settings, nodename)
         return _runners[key]
+
+
+def _check_cooperation() -> None:
+    """Refuse what would stop every greenlet for good. psycopg yields to gevent by itself, to eventlet if told."""
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher and patcher.is_monkey_patched("select") and waiting.wait is not waiting.wait_selector:
+        raise ConfigurationError(
+            "psycopg does not yield to eventlet by itself: start the Celery worker with "
+            "PSYCOPG_WAIT_FUNC=wait_selector in its environment"
+        )
 
 
 def name_this_worker(nodename: str) -> None:

@@ -13,6 +13,7 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded, WorkerLostError
 
 from celery_pgbg import json_types
+from celery_pgbg.database.stopping import REVOKED
 from celery_pgbg.database.values import to_exception
 from celery_pgbg.errors import BindingError, LostTooOften, ResultTooLarge, TaskDefinitionError
 from celery_pgbg.handles import Attempt
@@ -135,6 +136,8 @@ class SQLTask(Task):
         match ending:
             case Returned(value):
                 return value
+            case Raised(report) if report.message == REVOKED and report.sqlstate == "57014":
+                raise StatementRevoked
             case Raised(report):
                 raise _exception(report, self)
             case Lost(reason, hopeless=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from psycopg import sql
@@ -16,3 +18,13 @@ def running(database: Any, task_id: str) -> list[int]:
     """PIDs of the background workers that run a task."""
     query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_background' AND application_name LIKE %s"
     return [pid for (pid,) in database.execute(query, [f"%{task_id}%"])]
+
+
+@contextmanager
+def held(database: Any, key: int) -> Iterator[None]:
+    """Hold an advisory lock, which ``shop.insert_when_free`` waits for."""
+    database.execute("SELECT pg_advisory_lock(%s)", [key])
+    try:
+        yield
+    finally:
+        database.execute("SELECT pg_advisory_unlock(%s)", [key])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -115,9 +116,12 @@ class Shop:
         return entry
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, and delete the queue, which a RabbitMQ would keep for ever."""
         for worker in self.workers:
             worker.kill()
+        if self._arguments["broker"].startswith("amqp"):
+            with contextlib.suppress(Exception), self.app.connection_for_write() as connection:
+                connection.default_channel.queue_delete(self.queue)
         self.app.close()
 
 

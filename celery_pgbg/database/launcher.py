@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import psycopg
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, dict_row
 
 from celery_pgbg.database import poolers, queries
@@ -355,6 +356,10 @@ class Launcher:
                     raise
                 self._drop()
                 raise SessionLost(f"the launching session was lost: {exc}") from exc
+            finally:
+                # An exception raised into this thread, such as a time limit of prefork, leaves it in the middle.
+                if session is self._session and session.info.transaction_status is TransactionStatus.ACTIVE:
+                    self._drop()
 
     def _connected(self) -> Session:
         if self._session is not None and is_dead(self._session):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -21,10 +20,12 @@ from celery_pgbg.database.listener import Listener
 from celery_pgbg.database.sessions import Session, connect, read_dsn
 from celery_pgbg.database.slots import SlotLine
 from celery_pgbg.database.standalone import run_standalone
+from celery_pgbg.database.stopping import Stop, breaks_off, stop_attempt
 from celery_pgbg.database.sweeper import Sweeper, conclude
 from celery_pgbg.database.values import from_exception
-from celery_pgbg.database.watches import Entry, Watches
+from celery_pgbg.database.watches import Entry, Watches, deliver
 from celery_pgbg.errors import PgbgError, SessionLost
+from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
 from celery_pgbg.settings import Settings
@@ -149,10 +150,15 @@ class Runner:
             BindingError: the query and its arguments do not fit.
             ConfigurationError: extension, schema or privilege are missing, or the server refuses us.
         """
-        if not order.atomic:
-            ending = run_standalone(order, watch, self._opener("standalone"), self.line)
-        else:
-            ending = self._run_atomic(order, watch)
+        try:
+            if not order.atomic:
+                ending = run_standalone(order, watch, self._opener("standalone"), self.line)
+            else:
+                ending = self._run_atomic(order, watch)
+        except BaseException as exc:
+            if not breaks_off(exc) or (told := self._break_off(order, watch)) is None:
+                raise
+            ending = told
         self._count(ending)
         self.line.nudge()
         return ending
@@ -172,12 +178,6 @@ class Runner:
                         entry.watch.start_over()
                         continue
                 return ending
-        except Exception:
-            # Raised into this thread, as a prefork worker's soft time limit is: leave nothing behind.
-            if entry.handle is not None and watch.ending is None:
-                with contextlib.suppress(psycopg.Error, PgbgError):
-                    self._signal(entry)
-            raise
         finally:
             self.watches.remove(entry)
             if entry.owner is not None and entry.handle is not None:
@@ -197,6 +197,25 @@ class Runner:
         if launches < limit:
             return lost
         return Lost(f"{lost.reason}; launched {launches} times (pgbg_max_launches)", hopeless=True)
+
+    def stop(self, attempt: Attempt, application_name: str, message: str) -> Stop:
+        """Let an attempt end as cancelled that this process need not know, on a session of its own.
+
+        Raises:
+            SessionLost: the server cannot be reached.
+        """
+        with self._opener("stop")() as session:
+            return stop_attempt(session, attempt, application_name, message)
+
+    def _break_off(self, order: Order, watch: Watch) -> Ending | None:
+        """Leave nothing behind; where the attempt had just ended, its outcome stands and is returned."""
+        try:
+            if self.stop(order.attempt, order.application_name, "its wait was broken off") == "finished":
+                for outcome in self.launchers[0].read_outcomes([order.attempt]):
+                    deliver(watch, outcome)
+        except (PgbgError, psycopg.Error) as exc:
+            logger.error("%s: its statement could not be stopped, and runs on: %s", order.attempt, exc)
+        return watch.ending
 
     def _launch(self, order: Order, entry: Entry) -> Interruption | None:
         """Launch, waiting for a slot or for the server; returns what interrupted the wait, if anything did."""

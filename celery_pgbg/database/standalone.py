@@ -212,15 +212,14 @@ def _launch_and_watch(launcher: StandaloneLauncher, order: Order, watch: Watch, 
         ending = _poll(launcher, watch, handle)
         if isinstance(ending, (Returned, Raised)):
             launcher.store(ending)
-        return ending
+        if isinstance(ending, (Cancelled, Detached)):
+            return ending
+        # Another process may have revoked it, and has left that as its outcome.
+        return _stored(launcher, order) or ending
     except SessionLost as exc:
         logger.warning("%s: %s; looking for its background worker", watch.attempt, exc)
         watch.accept(handle.pid)
         return _follow(launcher, order, watch)
-    except Exception:
-        # Raised into this thread, as a prefork worker's soft time limit is: leave nothing behind.
-        launcher.terminate_live_worker()
-        raise
 
 
 def _launch(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:

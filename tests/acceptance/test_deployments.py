@@ -1,4 +1,4 @@
-"""In the deployment one has: other result backends, other pools, several databases, settings of a shutdown."""
+"""In the deployment one has: other result backends, several databases, settings of a shutdown."""
 
 from __future__ import annotations
 
@@ -28,31 +28,6 @@ def test_celerys_database_backend_keeps_results(new_shop: Callable[..., Shop], r
     shop.wait_active(result)
     result.revoke(terminate=True)
     eventually("REVOKED", lambda: shop.app.AsyncResult(result.id).state == "REVOKED")
-
-
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_a_sql_task_runs_on_any_pool(
-    new_shop: Callable[..., Shop], redis_url: str, dsn: str, pool: str, table: str, database: Any
-) -> None:
-    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, worker_pool=pool)
-    shop.start_worker("-P", pool, "-c2")
-    results = [shop.task("add").delay(i) for i in range(6)]
-    assert [result.get(timeout=WAIT)[0]["total"] for result in results] == [i + 2 for i in range(6)]
-    assert shop.task("insert").delay(table, "x").get(timeout=WAIT) == 1
-    assert effects(database, table) == ["x"]
-    with pytest.raises(psycopg.errors.DivisionByZero):
-        shop.task("divide").delay(1, 0).get(timeout=WAIT)
-
-
-def test_a_soft_time_limit_of_prefork_leaves_no_statement_behind(
-    new_shop: Callable[..., Shop], redis_url: str, dsn: str, database: Any
-) -> None:
-    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, worker_pool="prefork")
-    shop.start_worker("-P", "prefork", "-c1")
-    result = shop.task("sleep").apply_async((60,), soft_time_limit=2)
-    with pytest.raises(Exception, match="SoftTimeLimitExceeded"):
-        result.get(timeout=WAIT)
-    eventually("the statement is gone", lambda: not running(database, result.id))
 
 
 def test_a_task_names_the_database_it_runs_in(

@@ -139,6 +139,17 @@ def define_tasks(app: Celery) -> None:
     def serializable(table: str) -> Any:
         return sql.SQL("SELECT count(*) AS n FROM {}").format(sql.Identifier(table))
 
+    @sql_task(returns="count")
+    def insert_when_free(table: str, key: int) -> Any:
+        query = "INSERT INTO {} VALUES ('x'); SELECT pg_advisory_xact_lock(%(key)s)"
+        return sql.SQL(query).format(sql.Identifier(table))
+
+    @sql_task(returns="count")
+    def insert_later(table: str, path: str) -> Any:
+        while not Path(path).exists():
+            time.sleep(0.05)
+        return sql.SQL("INSERT INTO {} VALUES ('x')").format(sql.Identifier(table))
+
     @sql_task(returns="value")
     def large(size: int) -> str:
         return "SELECT repeat('x', %(size)s)"
