@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery.exceptions import WorkerLostError
 from celery.platforms import signals
 from celery.utils.log import get_logger
 from celery.worker import state
@@ -13,7 +14,7 @@ from celery.worker.state import task_ready
 
 from celery_pgbg.orders import Interruption
 from celery_pgbg.pool import TaskPool
-from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked
+from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked, TaskRun
 
 logger = get_logger(__name__)
 
@@ -51,6 +52,12 @@ class SQLRequest(Request):
         self._already_cancelled = True
         task_ready(self)
 
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What ``inspect`` shows: beside the PID the cookie, the other half of the background worker's handle."""
+        run = self._apply_result and self._apply_result()
+        watch = run.watch if isinstance(run, TaskRun) else None
+        return {**super().info(safe), "cookie": watch and watch.cookie}
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Handle the three ends that only we know; the rest is Celery's."""
         error = exc_info.exception
@@ -66,7 +73,14 @@ class SQLRequest(Request):
             if state.should_terminate:
                 return self.reject(requeue=True)
             try:
-                raise error.error
-            except type(error.error):
+                raise WorkerLostError(str(error))
+            except WorkerLostError:
                 return super().on_failure(ExceptionInfo(), send_failed_event, return_ok=False)
         return super().on_failure(exc_info, send_failed_event, return_ok)
+
+
+def with_our_ends(request_class: type[Request]) -> type[Request]:
+    """Put a task's own request class on top of ours: its methods go first, their ``super()`` is ours."""
+    if issubclass(request_class, SQLRequest):
+        return request_class
+    return type(request_class.__name__, (request_class, SQLRequest), {})
