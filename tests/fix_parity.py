@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from tests.apps import parity
 from tests.apps.journal import Journal
 from tests.fix_celery import Shop

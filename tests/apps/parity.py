@@ -82,14 +82,7 @@ class Twins:
         self._journal = journal
         self._attributes = {"journal": journal} if journal else {}
 
-    def task(
-        self,
-        body: Callable[..., Any] | None = None,
-        *,
-        mixin: type | None = None,
-        returns: Any = "value",
-        **options: Any,
-    ) -> Any:
+    def task(self, body: Any = None, *, mixin: type | None = None, returns: Any = "value", **options: Any) -> Any:
         """Register a body that returns a statement, and its twin."""
         if body is None:
             return functools.partial(self.task, mixin=mixin, returns=returns, **options)
@@ -123,9 +116,13 @@ class Twins:
             rows: Any = cursor.execute(query.encode(), parameters).fetchall()
         return next(iter(rows[0].values())) if returns == "value" else rows
 
-    def define(self) -> None:  # noqa: C901, PLR0915 - a list
+    def define(self) -> None:
         """Register all."""
-        app, task = self._app, self.task
+        task = self.task
+
+        @self._app.task(base=SQLTask, atomic=False, shared=False, name="sql.sleep_alone")
+        def sleep_alone(seconds: float) -> str:
+            return "SELECT pg_sleep(%(seconds)s)"
 
         @task
         def double(x: int) -> str:

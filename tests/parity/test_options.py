@@ -151,7 +151,6 @@ def test_a_failure_that_is_not_acknowledged_is_dropped_with_its_error(side: Side
     with pytest.raises(psycopg.errors.DivisionByZero):
         result.get(timeout=WAIT)
     eventually("rejected", lambda: "task-rejected" in side.events.types(result.id))
-    print(sql_side.events.of(result.id), sql_side.journal.read(result.id), sql_side.shop.workers[0].text())
     [rejected] = [event for event in side.events.of(result.id) if event["type"] == "task-rejected"]
     assert rejected["requeue"] is False
 
@@ -215,7 +214,7 @@ def test_a_time_limit_counts_from_the_start_not_in_line(sql_side: Side, hold: Ca
         result.get(timeout=WAIT)
 
 
-# --- the request, the message --------------------------------------------------------------------------------------------
+# --- the request, the message ------------------------------------------------------------------------------------
 
 
 def test_a_bound_body_sees_its_request(side: Side) -> None:
@@ -247,10 +246,10 @@ def test_a_call_of_the_base_classs_own_wraps_the_task(side: Side) -> None:
 def test_an_id_of_ones_own(side: Side) -> None:
     task_id = f"Mein Auftrag № {uuid.uuid4()}"
     assert side.task("double").apply_async((2,), task_id=task_id).get(timeout=WAIT) == 4
-    assert "task_success" in side.journal.words(task_id)
+    assert "task_success" in side.words_at_end(task_id)
 
 
-# --- without a Celery worker ----------------------------------------------------------------------------------------------
+# --- without a Celery worker -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=parity.KINDS)
