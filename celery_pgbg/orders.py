@@ -29,6 +29,7 @@ class Order:
         settings: configuration parameters of PostgreSQL for this statement.
         max_result_bytes: size limit of the rows.
         notify: whether the outcome is announced by NOTIFY.
+        ignore_result: Celery keeps no result of the task; its outcome is there nevertheless.
     """
 
     attempt: Attempt
@@ -43,6 +44,7 @@ class Order:
     settings: Mapping[str, str] = field(default_factory=dict)
     max_result_bytes: int = 16 * 1024 * 1024
     notify: bool = True
+    ignore_result: bool = False
 
     @property
     def application_name(self) -> str:
@@ -71,6 +73,7 @@ class Watch:
     def __init__(self, attempt: Attempt, on_accepted: Callable[[int], None] = lambda pid: None) -> None:
         self.attempt = attempt
         self.pid: int | None = None
+        self.cookie: int | None = None
         self.progress: tuple[int | None, str | None] | None = None
         self._on_accepted = on_accepted
         self._ending: Ending | None = None
@@ -78,9 +81,9 @@ class Watch:
         self._nudged = False
         self._changed = threading.Condition()
 
-    def accept(self, pid: int) -> None:
+    def accept(self, pid: int, cookie: int | None = None) -> None:
         """Tell which background worker runs the attempt; only the first call counts as acceptance."""
-        first, self.pid = self.pid is None, pid
+        first, self.pid, self.cookie = self.pid is None, pid, cookie
         if first:
             self._on_accepted(pid)
 

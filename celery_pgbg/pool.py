@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import psycopg
+from celery import Task
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from celery_pgbg.deadlines import Deadlines
 from celery_pgbg.errors import ConfigurationError, SessionLost
+from celery_pgbg.eventloop import LoopWaker
 from celery_pgbg.orders import Interruption
-from celery_pgbg.runners import close_runners, name_this_worker, runner_of, runners, settings_of
+from celery_pgbg.runners import (
+    close_runners,
+    name_this_worker,
+    read_settings_again,
+    runner_of,
+    runners,
+    settings_of,
+    unname_this_worker,
+)
 from celery_pgbg.settings import OnShutdown
 from celery_pgbg.task import SQLTask
 from celery_pgbg.taskrun import TaskRun
@@ -28,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 #: How long a thread without work lives on, in seconds.
 _IDLE_SECONDS = 60.0
+
+#: Settings that count what a process of Celery's own pool did, by the names that pools get them under.
+_SETTINGS = {"maxtasksperchild": "max_tasks_per_child", "max_memory_per_child": "max_memory_per_child"}
+_NO_CHILDREN = "each SQL task has a new process in the server, and Python tasks run in threads"
 
 #: How long a cold shutdown waits for statements to be left or cancelled, in seconds.
 _LEAVE_SECONDS = 5.0
@@ -53,14 +66,14 @@ class TaskPool(BasePool):
         super().__init__(*args, **kwargs)
         self._waiting: deque[TaskRun] = deque()
         self._runs: dict[str, list[TaskRun]] = {}
-        self._handed: deque[TaskRun] = deque()
+        # None ends the thread that takes it.
+        self._handed: deque[TaskRun | None] = deque()
         self._busy = self._idle_threads = 0
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
         self._ended = threading.Condition(self._lock)
         self._deadlines = Deadlines()
-        self._hub: Any = None
-        self._wakers: tuple[socket.socket, socket.socket] | None = None
+        self._waker = LoopWaker()
         self._warned_of_limits = False
         self._leaving = False
 
@@ -73,6 +86,12 @@ class TaskPool(BasePool):
         # Else, after a reconnect, Celery asks the broker for its old prefetch count in whatever thread
         # acknowledges, on a connection that the event loop reads at the same time: seen to hang for ever.
         self.app.conf.worker_enable_prefetch_count_reduction = False
+        for name in ("maxtasksperchild", "max_memory_per_child"):
+            if self.options.get(name):
+                logger.warning("worker_%s has no meaning in this pool: %s", _SETTINGS[name], _NO_CHILDREN)
+        self._check_databases()
+
+    def _check_databases(self) -> None:
         settings = settings_of(self.app)
         for alias in ([None] if settings.dsn else []) + list(settings.databases):
             self._check_database(alias)
@@ -109,14 +128,14 @@ class TaskPool(BasePool):
 
     def on_stop(self) -> None:
         """Warm shutdown: wait for what runs. Celery calls this for a cold shutdown as well."""
-        if state.should_terminate not in (None, False):
+        if _is_cold_shutdown():
             self.on_terminate()
             return
         with self._lock:
             self._give_up_waiting()
-            self._ended.wait_for(lambda: not self._busy)
-        self._drain_hub()
-        close_runners()
+            # A signal may turn this shutdown into a cold one meanwhile.
+            self._ended.wait_for(lambda: not self._busy or _is_cold_shutdown())
+        self._close()
 
     def on_terminate(self) -> None:
         """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says. A second call waits for nothing."""
@@ -129,14 +148,33 @@ class TaskPool(BasePool):
             if how == "wait" and self._runs_sql():
                 logger.warning("waiting for running SQL tasks, as pgbg_on_shutdown says")
             self._ended.wait_for(lambda: not self._runs_sql(), None if how == "wait" else _LEAVE_SECONDS)
+            self._ended.notify_all()
         # Who waits for an answer that does not come, is woken by this.
-        close_runners()
+        close_runners(at_once=True)
         with self._lock:
             self._ended.wait_for(lambda: not self._runs_sql(), _LAST_SECONDS)
-        self._drain_hub()
+        self._close()
 
     def _runs_sql(self) -> bool:
         return any(run.is_sql for run in self._all_runs())
+
+    def _close(self) -> None:
+        self._waker.perform_queued()
+        close_runners()
+        unname_this_worker(self._nodename())
+
+    def restart(self) -> None:
+        """Take the settings as they are now, with new sessions and threads; what runs is not disturbed.
+
+        Raises:
+            ConfigurationError: a setting is wrong; then nothing changes.
+        """
+        read_settings_again(self.app)
+        close_runners()
+        with self._lock:
+            self._handed.extend([None] * (self._idle_threads - len(self._handed)))
+            self._work.notify_all()
+        self._check_databases()
 
     def _give_up_waiting(self) -> None:
         """Start nothing more. What was not accepted goes back to the broker, as Celery's pools do it."""
@@ -155,23 +193,32 @@ class TaskPool(BasePool):
         target: Callable[..., Any],
         args: Any = None,
         kwargs: Any = None,
-        timeout: float | None = None,
-        soft_timeout: float | None = None,
         correlation_id: str | None = None,
         **options: Any,
     ) -> TaskRun:
         """Take a task in; it starts at once or when another has ended."""
         task = self.app.tasks.get(args[0]) if args and isinstance(args[0], str) else args and args[0]
         run = TaskRun(correlation_id or "", isinstance(task, SQLTask), target, args, kwargs, options)
-        # The worker's own --time-limit and --soft-time-limit arrive as options of the pool.
-        self._set_limits(run, soft_timeout or self.options.get("soft_timeout"), timeout or self.options.get("timeout"))
+        if isinstance(task, Task):
+            run.limits = self._limits_of(task, args[2].get("timelimit"))
         with self._lock:
             self._runs.setdefault(run.task_id, []).append(run)
             self._waiting.append(run)
             self._start_runs()
         return run
 
-    def _set_limits(self, run: TaskRun, soft: float | None, hard: float | None) -> None:
+    def _limits_of(self, task: Task, sent: Sequence[float | None] | None) -> tuple[float | None, float | None]:
+        """Find soft and hard limit: the message's, else the task's, else the Celery worker's (``--time-limit``).
+
+        Celery's request hands over what the task had at start-up; a control command may have changed it since.
+        """
+        hard, soft = sent or (None, None)
+        soft = soft or task.soft_time_limit or self.options.get("soft_timeout")
+        return soft, hard or task.time_limit or self.options.get("timeout")
+
+    def _set_limits(self, run: TaskRun) -> None:
+        """Start the clocks of a run: its wait for a background worker slot counts, that for a thread does not."""
+        soft, hard = run.limits
         if not soft and not hard:
             return
         if not run.is_sql:
@@ -192,6 +239,7 @@ class TaskPool(BasePool):
     def _start(self, run: TaskRun) -> None:
         """Give a run to an idle thread, or to a new one. The lock is held."""
         self._busy += 1
+        self._set_limits(run)
         if self._idle_threads > len(self._handed):
             self._handed.append(run)
             self._work.notify()
@@ -203,7 +251,7 @@ class TaskPool(BasePool):
         run: TaskRun | None = first
         while run is not None:
             run.execute()
-            self._wake_hub()
+            self._waker.wake()
             with self._lock:
                 self._forget(run)
                 self._start_runs()
@@ -281,9 +329,9 @@ class TaskPool(BasePool):
             self._start_runs()
 
     def shrink(self, n: int = 1) -> None:
-        """Run so many fewer at once, as soon as running ones have ended."""
+        """Run so many fewer at once, as soon as running ones have ended; with autoscale, none."""
         with self._lock:
-            self.limit = max(1, self.limit - n)
+            self.limit = max(0, self.limit - n)
 
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()
@@ -291,36 +339,13 @@ class TaskPool(BasePool):
         info["databases"] = [runner.describe() for runner in runners()]
         return info
 
-    # --- the event loop ----------------------------------------------------------------------------------
-
     def register_with_event_loop(self, loop: Any) -> None:
-        """Let the threads wake an idle loop: acks are queued there, and would wait for up to a second."""
-        self._hub = loop
-        if self._wakers is None:
-            self._wakers = socket.socketpair()
-            for end in self._wakers:
-                end.setblocking(False)
-        loop.add_reader(self._wakers[0], self._on_wake)
+        """Let the threads wake the loop."""
+        self._waker.register(loop)
 
-    def _on_wake(self) -> None:
-        assert self._wakers is not None
-        with contextlib.suppress(BlockingIOError):
-            while self._wakers[0].recv(4096):
-                pass
 
-    def _wake_hub(self) -> None:
-        if self._wakers is not None:
-            with contextlib.suppress(BlockingIOError):
-                self._wakers[1].send(b".")
-
-    def _drain_hub(self) -> None:
-        """Perform the acks that are queued in the loop, which no longer runs."""
-        ready = getattr(self._hub, "_ready", None)
-        while ready:
-            try:
-                ready.pop()()
-            except Exception as exc:  # noqa: BLE001 - as the loop itself does; the broker may be gone
-                logger.error("an acknowledgement failed: %r", exc)
+def _is_cold_shutdown() -> bool:
+    return state.should_terminate not in (None, False)
 
 
 def _time_out(reference: Callable[[], TaskRun | None], soft: bool, seconds: float) -> None:

@@ -102,6 +102,12 @@ class SQLRequest(Request):
         self._already_cancelled = True
         task_ready(self)
 
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What ``inspect`` shows: beside the PID the cookie, the other half of the background worker's handle."""
+        run = self._apply_result and self._apply_result()
+        watch = run.watch if isinstance(run, TaskRun) else None
+        return {**super().info(safe), "cookie": watch and watch.cookie}
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Handle the three ends that only we know; the rest is Celery's."""
         error = exc_info.exception
@@ -124,6 +130,13 @@ class SQLRequest(Request):
         """Nobody else will tell how it ended, if its message is not delivered again."""
         left = f"{self.name}[{self.id}]: {error}; it stood alone, so nobody can know how far it came"
         try:
-            raise error.error if isinstance(error, StatementLost) else WorkerLostError(left)
+            raise WorkerLostError(str(error) if isinstance(error, StatementLost) else left)
         except WorkerLostError:
             return super().on_failure(ExceptionInfo(), send_failed_event, return_ok=False)
+
+
+def with_our_ends(request_class: type[Request]) -> type[Request]:
+    """Put a task's own request class on top of ours: its methods go first, their ``super()`` is ours."""
+    if issubclass(request_class, SQLRequest):
+        return request_class
+    return type(request_class.__name__, (request_class, SQLRequest), {})

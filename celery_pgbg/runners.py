@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +22,9 @@ from celery_pgbg.settings import PREFIX, Settings, read_settings
 _lock = threading.Lock()
 _runners: dict[tuple[int, str, str | None], Runner] = {}
 
+#: How many statements each runner is busy with.
+_in_use: Counter[Runner] = Counter()
+
 #: The Celery worker's name, set by our pool; other processes go by their PID and host.
 _nodename: list[str] = []
 
@@ -30,9 +36,16 @@ def settings_of(app: Celery) -> Settings:
         ConfigurationError: an unknown setting, or one of the wrong type or out of range.
     """
     found: Settings | None = getattr(app, "_pgbg_settings", None)
-    if found is None:
-        found = read_settings(_configured(app))
-        app._pgbg_settings = found
+    return read_settings_again(app) if found is None else found
+
+
+def read_settings_again(app: Celery) -> Settings:
+    """Read the ``pgbg_*`` settings of an app as they are now.
+
+    Raises:
+        ConfigurationError: as ``settings_of``; then those that were read before remain.
+    """
+    app._pgbg_settings = found = read_settings(_configured(app))
     return found
 
 
@@ -51,18 +64,45 @@ def runner_of(app: Celery, alias: str | None = None) -> Runner:
     Raises:
         ConfigurationError: no such alias, no ``pgbg_dsn``, or eventlet without a psycopg that yields to it.
     """
-    _check_cooperation()
+    settings = settings_of(app)
+    with _lock:
+        return _find_or_make(settings, settings.dsn_of(alias))
+
+
+@contextmanager
+def borrowed_runner(app: Celery, alias: str | None = None) -> Iterator[Runner]:
+    """Lend this process's runner for a database alias: while it is lent, ``close_runners`` does not end it.
+
+    Raises:
+        ConfigurationError: as ``runner_of``.
+    """
     settings = settings_of(app)
     dsn = settings.dsn_of(alias)
-    nodename = _nodename[-1] if _nodename else None
     with _lock:
-        key = (os.getpid(), dsn, nodename)
-        if key not in _runners:
-            if current_process().name != "MainProcess":
-                # A child of prefork runs one task at a time.
-                settings = replace(settings, launchers=1)
-            _runners[key] = Runner(dsn, settings, nodename)
-        return _runners[key]
+        runner = _find_or_make(settings, dsn)
+        _in_use[runner] += 1
+    try:
+        yield runner
+    finally:
+        with _lock:
+            _in_use[runner] -= 1
+            was_given_up = not _in_use[runner] and runner not in _runners.values()
+            if not _in_use[runner]:
+                del _in_use[runner]
+        if was_given_up:
+            runner.close()
+
+
+def _find_or_make(settings: Settings, dsn: str) -> Runner:
+    nodename = _nodename[-1] if _nodename else None
+    key = (os.getpid(), dsn, nodename)
+    if key not in _runners:
+        _check_cooperation()
+        if current_process().name != "MainProcess":
+            # A child of prefork runs one task at a time.
+            settings = replace(settings, launchers=1)
+        _runners[key] = Runner(dsn, settings, nodename)
+    return _runners[key]
 
 
 def _check_cooperation() -> None:
@@ -80,19 +120,33 @@ def name_this_worker(nodename: str) -> None:
     _nodename.append(nodename)
 
 
+def unname_this_worker(nodename: str) -> None:
+    """Say that this process is that Celery worker no longer."""
+    if nodename in _nodename:
+        _nodename.remove(nodename)
+
+
 def runners() -> list[Runner]:
     """List the runners this process has made."""
     with _lock:
         return [runner for (pid, _, _), runner in _runners.items() if pid == os.getpid()]
 
 
-def close_runners() -> None:
-    """End the sessions and threads of this process's runners. Statements run on."""
-    ours = runners()
+def close_runners(at_once: bool = False) -> None:
+    """End the sessions and threads of this process's runners.
+
+    Statements run on. Whoever asks for a runner from now on gets another.
+
+    Args:
+        at_once: also of those that are lent, whose borrowers then lose their session; else these end when
+            the last borrower has left.
+    """
     with _lock:
-        for key in [key for key, runner in _runners.items() if runner in ours]:
+        ours = {key: runner for key, runner in _runners.items() if key[0] == os.getpid()}
+        for key in ours:
             del _runners[key]
-    for runner in ours:
+        ending = [runner for runner in ours.values() if at_once or not _in_use[runner]]
+    for runner in ending:
         runner.close()
 
 

@@ -7,10 +7,12 @@ import socket
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial, wraps
 from typing import Any, ClassVar
 
-from celery import Task, shared_task
+from celery import Task, shared_task, states
 from celery.exceptions import Ignore, SoftTimeLimitExceeded, WorkerLostError
+from kombu.utils.imports import symbol_by_name
 
 from celery_pgbg import json_types
 from celery_pgbg.database.stopping import REVOKED
@@ -20,7 +22,7 @@ from celery_pgbg.handles import Attempt
 from celery_pgbg.options import TaskOptions
 from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned, Returns
-from celery_pgbg.runners import runner_of, settings_of
+from celery_pgbg.runners import borrowed_runner, settings_of
 from celery_pgbg.statements import to_query
 from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked, TaskRun, current_run
 
@@ -39,7 +41,7 @@ class SQLTask(Task):
     """
 
     abstract = True
-    Request = "celery_pgbg.request:SQLRequest"
+    Request: ClassVar[Any] = "celery_pgbg.request:SQLRequest"
 
     #: In a transaction with its outcome. False for what must stand alone: VACUUM, CREATE INDEX
     #: CONCURRENTLY, CALL with COMMIT inside.
@@ -60,11 +62,11 @@ class SQLTask(Task):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the body under its own name: what Celery calls ``run`` runs the statement."""
         super().__init_subclass__(**kwargs)
-        body = cls.__dict__.get("run")
-        if body is not None:
+        body = inspect.getattr_static(cls, "run")
+        if body is not Task.run and not hasattr(body, "runs_statement"):
             cls.body = body
             cls.body_signature = inspect.signature(body.__func__ if isinstance(body, staticmethod) else body)
-            del cls.run
+            cls.run = _running(body)
         if "atomic" in cls.__dict__ and not cls.atomic:
             _default(cls, acks_late=False, reject_on_worker_lost=False)
         options = TaskOptions.of(cls)
@@ -77,17 +79,45 @@ class SQLTask(Task):
     body: Callable[..., Any]
     body_signature: ClassVar[inspect.Signature]
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run_statement(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the statement that the body makes of these arguments, and wait for its outcome."""
         order = self.make_order(args, kwargs)
         task_run = current_run(self.request.id)
-        watch = task_run.make_watch(order.attempt) if task_run else Watch(order.attempt)
-        runner = runner_of(self.app, self.database)
+        watch = Watch(order.attempt, on_accepted=partial(self._accepted, task_run))
+        if task_run:
+            task_run.follow(watch)
         try:
-            ending = runner.run(order, watch)
+            with borrowed_runner(self.app, self.database) as runner:
+                ending = runner.run(order, watch)
         except BindingError as exc:
             raise BindingError(f"{self.name}: {exc}") from exc
         return self._conclude(ending, watch, task_run)
+
+    def _accepted(self, task_run: TaskRun | None, pid: int) -> None:
+        """Tell the request and, where the start is tracked, the result backend which process runs the task."""
+        if task_run:
+            task_run.accept(pid)
+        if self.track_started and self._is_sent and not self._ignores_result:
+            started = {"pid": pid, "hostname": self.request.hostname}
+            self.backend.store_result(self.request.id, started, states.STARTED, request=self.request)
+
+    @property
+    def _is_sent(self) -> bool:
+        """Whether a message made it run: not a direct call, not ``apply``."""
+        return not (self.request.called_directly or self.request.is_eager)
+
+    @property
+    def _ignores_result(self) -> bool:
+        # Not its attribute, whose default hides that nothing was said.
+        asked = vars(self.request).get("ignore_result")
+        return bool(self.ignore_result if asked is None else asked)
+
+    def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
+        """Called by each Celery worker; a request class of the task's own is put on top of ours."""
+        from celery_pgbg.request import with_our_ends
+
+        type(self).Request = with_our_ends(symbol_by_name(self.Request))
+        return super().start_strategy(app, consumer, **kwargs)
 
     def make_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Order:
         """Call the body, and put its statement together with the arguments and the options.
@@ -96,7 +126,7 @@ class SQLTask(Task):
             TaskDefinitionError: the body returned something that is no statement.
             TypeError: the arguments do not fit the body's parameters.
         """
-        query, params = to_query(self.name, self.body(*args, **kwargs), self._arguments(args, kwargs))
+        query, params = to_query(self.name, self._call_body(args, kwargs), self._arguments(args, kwargs))
         configured = settings_of(self.app)
         options = TaskOptions.of(type(self))
         return Order(
@@ -112,7 +142,15 @@ class SQLTask(Task):
             settings=options.normalised_settings(),
             max_result_bytes=configured.max_result_bytes,
             notify=configured.notify,
+            ignore_result=self._ignores_result,
         )
+
+    def _call_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return self.body(*args, **kwargs)
+        except SystemExit as exc:
+            # Celery would take it for the death of a process, and run the task again and again.
+            raise TaskDefinitionError(f"{self.name}: the body called for an exit, {exc!r}") from exc
 
     def _attempt(self) -> Attempt:
         if self.request.called_directly or not self.request.id:
@@ -121,7 +159,7 @@ class SQLTask(Task):
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Give each argument its parameter's name, defaults included."""
-        bound = (self, *args) if not isinstance(type(self).__dict__.get("body"), staticmethod) else args
+        bound = (self, *args) if not isinstance(inspect.getattr_static(self, "body"), staticmethod) else args
         arguments = self.body_signature.bind(*bound, **kwargs)
         arguments.apply_defaults()
         named: dict[str, Any] = {}
@@ -143,8 +181,8 @@ class SQLTask(Task):
             case Lost(reason, hopeless=True):
                 raise LostTooOften(f"{self.name}[{watch.attempt}]: {reason}")
             case Lost(reason):
-                error = WorkerLostError(f"{self.name}[{watch.attempt}]: {reason}")
-                raise StatementLost(error) if task_run else error
+                message = f"{self.name}[{watch.attempt}]: {reason}"
+                raise StatementLost(message) if self._is_sent else WorkerLostError(message)
             case Detached():
                 raise StatementLeft("left running by its Celery worker")
             case Cancelled():
@@ -167,6 +205,24 @@ class SQLTask(Task):
             case _:
                 error = StatementRevoked()
         return error
+
+
+def _running(body: Any) -> Callable[..., Any]:
+    """Make the ``run`` of a task class; Celery looks at its signature for a ``retry`` with other arguments."""
+
+    def run(self: SQLTask, *args: Any, **kwargs: Any) -> Any:
+        return self.run_statement(args, kwargs)
+
+    function = body.__func__ if isinstance(body, staticmethod) else body
+    signature = inspect.signature(function)
+    if isinstance(body, staticmethod):
+        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        # A parameter that may be given by position only must come first.
+        signature = signature.replace(parameters=[itself, *signature.parameters.values()])
+    run = wraps(function)(run)
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.runs_statement = True  # type: ignore[attr-defined]
+    return run
 
 
 def _default(cls: type[SQLTask], **values: Any) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import apply_target
-from celery.exceptions import Ignore, WorkerLostError
+from celery.exceptions import Ignore
 
 from celery_pgbg.deadlines import Deadline
-from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Interruption, Watch
 
 logger = logging.getLogger(__name__)
@@ -37,12 +36,8 @@ class StatementLost(Ignore):
     """Ends the tracer of a task whose background worker died; the request then handles the loss.
 
     Raised inside the tracer, ``WorkerLostError`` itself would be stored as a failure before Celery
-    looks whether the message goes back to its queue.
+    looks whether the message goes back to its queue. Its message says what is known.
     """
-
-    def __init__(self, error: WorkerLostError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class TaskRun:
@@ -73,6 +68,8 @@ class TaskRun:
         request = getattr(callbacks.get("accept_callback"), "__self__", None)
         to_be_stopped = bool(getattr(request, "stops_first", None))
         self._interruption: Interruption | None = Interruption.REVOKE if to_be_stopped else None
+        #: Soft and hard time limit in seconds, None for none.
+        self.limits: tuple[float | None, float | None] = None, None
         self._limit_seconds = 0.0
         self._accepted = False
         # Again in the thread that holds it, where a signal's handler interrupts.
@@ -84,13 +81,19 @@ class TaskRun:
         """Run the tracer, and call back. Never raises."""
         _current.run = self
         try:
-            if not self.is_sql:
-                self.accept(os.getpid())
-            self._trace()
+            if not self._was_revoked():
+                if not self.is_sql:
+                    self.accept(os.getpid())
+                self._trace()
         except Exception:
             logger.exception("task %s: the request could not be told of its end", self.task_id)
         finally:
             _current.run = None
+
+    def _was_revoked(self) -> bool:
+        """Celery looks before it hands a task to the pool; it may have been revoked or have expired in our line."""
+        request = getattr(self._callbacks.get("accept_callback"), "__self__", None)
+        return request is not None and bool(request.revoked())
 
     def _trace(self) -> None:
         target, args, kwargs = self._call
@@ -104,7 +107,9 @@ class TaskRun:
         else:
             # Early acks hang on acceptance, also for a task that failed before its launch.
             self.accept(os.getpid())
-            self._call_back("callback", *outcome)
+            # The tracer lets pass what is no Exception, such as SystemExit; it comes as a WorkerLostError.
+            failed = isinstance(outcome[0], ExceptionInfo)
+            self._call_back("error_callback" if failed else "callback", *outcome)
 
     def accept(self, pid: int) -> None:
         """Tell the request that the task runs, once, and in which process."""
@@ -114,14 +119,12 @@ class TaskRun:
             self._accepted = True
         self._call_back("accept_callback", pid, time.monotonic())
 
-    def make_watch(self, attempt: Attempt) -> Watch:
-        """Make the watch of the task's statement; an interruption that came earlier is passed on."""
-        watch = Watch(attempt, on_accepted=self.accept)
+    def follow(self, watch: Watch) -> None:
+        """Take the watch of the task's statement; an interruption that came earlier is passed on."""
         with self._lock:
             self._watch = watch
             if self._interruption is not None:
                 watch.interrupt(self._interruption)
-        return watch
 
     def tell_timeout(self, soft: bool) -> None:
         """Tell the request that a time limit ended the statement."""

@@ -11,24 +11,25 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from celery import Celery
 
-from tests.apps.shop import make_app
+from tests.apps import shop as shop_module
 from tests.waiting import eventually
 
 PROJECT = Path(__file__).parent.parent
 
 
 class CeleryWorker:
-    """One ``celery worker`` process of the test app."""
+    """One ``celery worker`` process of a test app."""
 
-    def __init__(self, name: str, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, module: str, name: str, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
         self.nodename = f"{name}@test"
         self.log = log
-        command = [sys.executable, "-m", "celery", "-A", "tests.apps.shop", "worker", "-n", self.nodename]
+        command = [sys.executable, "-m", "celery", "-A", module, "worker", "-n", self.nodename]
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 [*command, "-l", "INFO", *arguments],
@@ -74,12 +75,14 @@ class CeleryWorker:
 
 
 class Shop:
-    """The test app, and the starting of Celery workers for it."""
+    """A test app, and the starting of Celery workers for it."""
+
+    module: ModuleType = shop_module
 
     def __init__(self, directory: Path, broker: str, backend: str, **settings: Any) -> None:
         self.queue = f"pgbg-test-{uuid.uuid4().hex[:12]}"
         self._arguments = {"broker": broker, "backend": backend, "queue": self.queue, **settings}
-        self.app: Celery = make_app(**self._arguments)
+        self.app: Celery = self.module.make_app(**self._arguments)
         self._directory = directory
         self.workers: list[CeleryWorker] = []
 
@@ -92,13 +95,17 @@ class Shop:
     def launch_worker(self, *arguments: str, number: int | None = None, **settings: Any) -> CeleryWorker:
         """Start a Celery worker without waiting; with the name of an earlier one if its number is given."""
         name = f"w{len(self.workers) if number is None else number}-{self.queue[-6:]}"
-        environment = {"PGBG_TEST_APP": json.dumps({**self._arguments, **settings})}
+        environment = self.environment(**settings)
         if not any(argument.startswith("-c") for argument in arguments):
             arguments = ("-c8", *arguments)
         log = self._directory / f"{len(self.workers)}-{name}.log"
-        worker = CeleryWorker(name, log, list(arguments), environment)
+        worker = CeleryWorker(self.module.__name__, name, log, list(arguments), environment)
         self.workers.append(worker)
         return worker
+
+    def environment(self, **settings: Any) -> dict[str, str]:
+        """What a process needs in its environment to make the same app; other settings if given."""
+        return {"PGBG_TEST_APP": json.dumps({**self._arguments, **settings})}
 
     def task(self, name: str) -> Any:
         """One of the app's tasks, by the name after ``shop.``."""

@@ -14,6 +14,7 @@ from celery_pgbg.errors import ConfigurationError, ExtensionMissing
 #: Each function we use: the name of 2.0 first, then the one before. The first that is there is taken.
 _NAMES = {
     "launch": ("pg_background_launch", "pg_background_launch_v2"),
+    "submit": ("pg_background_submit", "pg_background_submit_v2"),
     "cancel": ("pg_background_cancel", "pg_background_cancel_v2"),
     "detach": ("pg_background_detach", "pg_background_detach_v2"),
     "list": ("pg_background_list", "pg_background_list_v2"),

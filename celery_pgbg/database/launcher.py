@@ -99,7 +99,7 @@ class Launcher:
     def _launch(self, session: Session, order: Order, preamble: str | None, statement: str) -> Launch:
         parameters = {
             "extension_schema": self.capabilities.schema,
-            "launch_function": self.capabilities.name("launch"),
+            "launch_function": self._launch_function(order),
             "task_id": order.attempt.task_id,
             "attempt": order.attempt.number,
             "task_name": order.task_name,
@@ -150,6 +150,12 @@ class Launcher:
             session.execute(queries.query("dismiss"), {"bgworker_ids": [worker.bgworker_id for worker in idle]})
             self._done += [worker.handle for worker in idle]
 
+    def _launch_function(self, order: Order) -> str | None:
+        """Submit, where nobody reads a result and an error can be told without one (from 1.9 on)."""
+        can = self.capabilities
+        submits = order.ignore_result and can.name("error_info") is not None
+        return (can.name("submit") if submits else None) or can.name("launch")
+
     # --- handles -----------------------------------------------------------------------------
 
     def cancel(self, handle: Handle) -> bool:
@@ -195,17 +201,35 @@ class Launcher:
             return states
 
     def error_of(self, handle: Handle) -> ErrorReport | None:
-        """Read why a stopped worker failed, which ends its handle.
+        """Read why a stopped worker failed, which may end its handle.
 
         Returns:
             None if it did not fail, or if the handle is not this session's (any more).
         """
         try:
+            if self.capabilities.name("error_info") is not None:
+                return self.error_info(handle)
             self._about("consume_result", "result", handle)
         except psycopg.Error as exc:
             # Without that line it is about reading the result, whose type we did not know.
             return from_exception(exc) if is_of_worker(exc) else None
         return None
+
+    def error_info(self, handle: Handle) -> ErrorReport | None:
+        """Read a stopped worker's error without ending the handle; None if it did not fail.
+
+        Raises:
+            ExtensionMissing: pg_background is older than 1.9.
+            psycopg.Error: the handle is not this session's (any more).
+        """
+        with self._exclusive() as session:
+            query = queries.query("error_info").format(error_info_function=self.capabilities.identifier("error_info"))
+            with session.cursor(row_factory=dict_row) as cursor:
+                row = cursor.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone() or {}
+        fields = {name: value for name, value in row.items() if value is not None}
+        if "sqlstate" not in fields:
+            return None
+        return ErrorReport(fields.pop("sqlstate"), fields.pop("message", ""), fields)
 
     def progress(self, handles: list[Handle]) -> dict[Handle, tuple[int | None, str | None]]:
         """Read what running workers reported, percent and message, of those that did.
@@ -305,6 +329,12 @@ class Launcher:
         with self._exclusive():
             assert self._capabilities is not None
             return self._capabilities
+
+    @property
+    def server_worker_limit(self) -> int | None:
+        """``max_worker_processes``, or None while there is no session; does not connect."""
+        known = self._capabilities
+        return known.server_worker_limit if known else None
 
     @property
     def backend_pid(self) -> int | None:

@@ -8,14 +8,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
 from psycopg import errors
 
 from celery_pgbg.database.backoff import Backoff
-from celery_pgbg.database.launcher import Launch, Launcher
+from celery_pgbg.database.counts import Counts
+from celery_pgbg.database.launcher import SESSION_WORKER_LIMIT, Launch, Launcher
 from celery_pgbg.database.listener import Listener
 from celery_pgbg.database.sessions import Session, connect, read_dsn
 from celery_pgbg.database.slots import SlotLine
@@ -42,18 +42,6 @@ _LONGEST_REFUSED = 10.0
 _CLOSE_SECONDS = 5.0
 
 
-@dataclass
-class Counts:
-    """What a runner did since it was made."""
-
-    launched: int = 0
-    attached: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    lost: int = 0
-
-
 class Runner:
     """Launches statements, waits for them, cancels them on demand.
 
@@ -78,6 +66,7 @@ class Runner:
         self.counts = Counts()
         self._listener = Listener(self._opener("listener"), self.watches)
         self._sweeper = Sweeper(self.launchers, self.watches, settings)
+        self._standalone: list[Watch] = []
         self._started = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -112,10 +101,15 @@ class Runner:
             "database": f"{info.get('host', '')}:{info.get('port', 5432)}/{info.get('dbname', '')}",
             "launcher_pids": [launcher.backend_pid for launcher in self.launchers],
             "listener_pid": self._listener.backend_pid,
-            "running": sum(entry.handle is not None for entry in self.watches.entries()),
+            "server_worker_limit": self.launchers[0].server_worker_limit,
+            "session_worker_limit": SESSION_WORKER_LIMIT,
+            "running": sum(watch.pid is not None for watch in self._watches_now()),
             "waiting_for_slot": len(self.line),
-            **asdict(self.counts),
+            **self.counts.as_dict(),
         }
+
+    def _watches_now(self) -> list[Watch]:
+        return [entry.watch for entry in self.watches.entries()] + list(self._standalone)
 
     def _start(self) -> None:
         with self._lock:
@@ -151,17 +145,21 @@ class Runner:
             ConfigurationError: extension, schema or privilege are missing, or the server refuses us.
         """
         try:
-            if not order.atomic:
-                ending = run_standalone(order, watch, self._opener("standalone"), self.line)
-            else:
-                ending = self._run_atomic(order, watch)
+            ending = self._run_atomic(order, watch) if order.atomic else self._run_standalone(order, watch)
         except BaseException as exc:
             if not breaks_off(exc) or (told := self._break_off(order, watch)) is None:
                 raise
             ending = told
-        self._count(ending)
+        self.counts.add_ending(ending)
         self.line.nudge()
         return ending
+
+    def _run_standalone(self, order: Order, watch: Watch) -> Ending:
+        self._standalone.append(watch)
+        try:
+            return run_standalone(order, watch, self._opener("standalone"), self.line, self.counts)
+        finally:
+            self._standalone.remove(watch)
 
     def _run_atomic(self, order: Order, watch: Watch) -> Ending:
         entry = self.watches.add(watch)
@@ -259,12 +257,12 @@ class Runner:
         assert launch.handle is not None
         if launch.state == "launched":
             entry.owner = launcher
-            self.counts.launched += 1
+            self.counts.add("launched")
         else:
             logger.info("%s runs already, in background worker %d: attached", entry.watch.attempt, launch.handle.pid)
-            self.counts.attached += 1
+            self.counts.add("attached")
         entry.handle = launch.handle
-        entry.watch.accept(launch.handle.pid)
+        entry.watch.accept(launch.handle.pid, launch.handle.cookie)
 
     def _wait(self, order: Order, entry: Entry) -> Ending:
         while True:
@@ -328,9 +326,3 @@ class Runner:
 
     def _launcher_of(self, entry: Entry) -> Launcher:
         return entry.owner or self.launchers[0]
-
-    def _count(self, ending: Ending) -> None:
-        name = {"Returned": "succeeded", "Raised": "failed", "Cancelled": "cancelled", "Lost": "lost"}
-        field = name.get(type(ending).__name__)
-        if field:
-            setattr(self.counts, field, getattr(self.counts, field) + 1)

@@ -14,11 +14,11 @@ from typing import Any
 
 import psycopg
 from psycopg import errors, sql
-from psycopg.rows import dict_row
 
 from celery_pgbg.database import queries
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.binding import bind
+from celery_pgbg.database.counts import Counts
 from celery_pgbg.database.launcher import Launcher, is_of_worker
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.slots import SlotLine
@@ -26,7 +26,7 @@ from celery_pgbg.database.values import from_exception
 from celery_pgbg.errors import SessionLost
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Interruption, Order, Watch
-from celery_pgbg.outcomes import Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class StandaloneLauncher(Launcher):
 
     def result_of(self, handle: Handle) -> Returned | Raised:
         """Read the command tag or the error of a stopped worker, which ends its handle."""
-        report = self._error_info(handle)
+        report = self.error_info(handle) if self.capabilities.name("error_info") else None
         if report is not None:
             return Raised(report)
         with self._exclusive() as session:
@@ -107,19 +107,6 @@ class StandaloneLauncher(Launcher):
                 # It returned rows, which nobody asked for and whose types nobody knows.
                 row = None
         return Returned(row[0] if row else _first_word(self._order.query))
-
-    def _error_info(self, handle: Handle) -> ErrorReport | None:
-        """Read the error without ending the handle, where pg_background can (from 1.9 on)."""
-        with self._exclusive() as session:
-            if self.capabilities.name("error_info") is None:
-                return None
-            query = queries.query("error_info").format(error_info_function=self.capabilities.identifier("error_info"))
-            with session.cursor(row_factory=dict_row) as cursor:
-                row = cursor.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone() or {}
-        fields = {name: value for name, value in row.items() if value is not None}
-        if "sqlstate" not in fields:
-            return None
-        return ErrorReport(fields.pop("sqlstate"), fields.pop("message", ""), fields)
 
     def store(self, ending: Returned | Raised) -> None:
         """Store the outcome, for redeliveries and the result backend."""
@@ -156,7 +143,9 @@ class StandaloneLauncher(Launcher):
             return row
 
 
-def run_standalone(order: Order, watch: Watch, open_session: Callable[[], Session], line: SlotLine) -> Ending:
+def run_standalone(
+    order: Order, watch: Watch, open_session: Callable[[], Session], line: SlotLine, counts: Counts
+) -> Ending:
     """Run a statement that stands alone to its end, in the calling thread.
 
     Raises:
@@ -174,9 +163,10 @@ def run_standalone(order: Order, watch: Watch, open_session: Callable[[], Sessio
             return Lost(f"an earlier delivery's background worker ended unseen; {_UNKNOWN}", "unknown")
         if state == "attached":
             logger.info("%s runs already, in background worker %d: attached", order.attempt, pid)
+            counts.add("attached")
             watch.accept(pid or 0)
             return _follow(launcher, order, watch)
-        return _launch_and_watch(launcher, order, watch, line)
+        return _launch_and_watch(launcher, order, watch, line, counts)
     finally:
         launcher.close()
 
@@ -192,7 +182,9 @@ def _record(launcher: StandaloneLauncher, watch: Watch) -> tuple[str, int | None
     return "interrupted", None
 
 
-def _launch_and_watch(launcher: StandaloneLauncher, order: Order, watch: Watch, line: SlotLine) -> Ending:
+def _launch_and_watch(
+    launcher: StandaloneLauncher, order: Order, watch: Watch, line: SlotLine, counts: Counts
+) -> Ending:
     try:
         handle = _launch(launcher, watch, line)
     except SessionLost:
@@ -206,9 +198,10 @@ def _launch_and_watch(launcher: StandaloneLauncher, order: Order, watch: Watch, 
     if handle is None:
         launcher.forget()
         return _interrupted(watch)
+    counts.add("launched")
     try:
         launcher.put_on_record(handle)
-        watch.accept(handle.pid)
+        watch.accept(handle.pid, handle.cookie)
         ending = _poll(launcher, watch, handle)
         if isinstance(ending, (Returned, Raised)):
             launcher.store(ending)
@@ -218,7 +211,7 @@ def _launch_and_watch(launcher: StandaloneLauncher, order: Order, watch: Watch, 
         return _stored(launcher, order) or ending
     except SessionLost as exc:
         logger.warning("%s: %s; looking for its background worker", watch.attempt, exc)
-        watch.accept(handle.pid)
+        watch.accept(handle.pid, handle.cookie)
         return _follow(launcher, order, watch)
 
 

@@ -91,7 +91,7 @@ def small_server() -> Iterator[str]:
     server.stop(purge=True)
 
 
-def test_tasks_above_the_servers_slots_wait_and_can_be_revoked_meanwhile(
+def test_tasks_above_the_servers_slots_wait_and_can_be_revoked_or_time_out_meanwhile(
     new_shop: Callable[..., Shop], redis_url: str, small_server: str
 ) -> None:
     from celery_pgbg.database import schema
@@ -106,6 +106,9 @@ def test_tasks_above_the_servers_slots_wait_and_can_be_revoked_meanwhile(
             return "no free background worker slot" in shop.workers[0].text()
 
         eventually("the slots are full", none_free)
+        for limit in ("soft_time_limit", "time_limit"):
+            with pytest.raises(Exception, match="TimeLimitExceeded"):
+                shop.task("add").apply_async((1,), **{limit: 0.5}).get(timeout=WAIT)
         for result in long_running:
             result.revoke(terminate=True)
         for result in long_running:

@@ -121,12 +121,14 @@ def test_an_error_keeps_its_fields(runner: Runner, table: str, database: Any) ->
     assert "already exists" in ending.report.fields["message_detail"]
 
 
-def test_an_error_at_commit_is_found_by_the_sweeper(runner: Runner, database: Any) -> None:
+@pytest.mark.parametrize("ignore_result", [False, True])
+def test_an_error_at_commit_is_found_by_the_sweeper(runner: Runner, database: Any, ignore_result: bool) -> None:
     database.execute("CREATE TABLE IF NOT EXISTS accounts (owner text, amount int)")
     database.execute("TRUNCATE accounts")
     serializable = {"default_transaction_isolation": "serializable"}
     query = "SELECT sum(amount) FROM accounts; SELECT pg_sleep(0.7); INSERT INTO accounts VALUES ('x', 1)"
-    started = [in_background(runner, order(query, settings=serializable)) for _ in range(2)]
+    orders = [order(query, settings=serializable, ignore_result=ignore_result) for _ in range(2)]
+    started = [in_background(runner, asked) for asked in orders]
     for _, thread, _ in started:
         thread.join(60)
     endings = [endings[0] for _, _, endings in started]
