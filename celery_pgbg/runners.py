@@ -8,8 +8,12 @@ from typing import Any
 
 from celery import Celery
 
+from celery_pgbg.censoring import hide_passwords
 from celery_pgbg.database.runner import Runner
+from celery_pgbg.django_databases import with_dsns
 from celery_pgbg.settings import PREFIX, Settings, read_settings
+
+hide_passwords()
 
 _lock = threading.Lock()
 _runners: dict[tuple[int, str, str | None], Runner] = {}
@@ -19,16 +23,19 @@ _nodename: list[str] = []
 
 
 def settings_of(app: Celery) -> Settings:
-    """Read the ``pgbg_*`` settings of an app, once.
+    """Read the ``pgbg_*`` settings of an app, once; and again where a Django alias stands for another database.
 
     Raises:
         ConfigurationError: an unknown setting, or one of the wrong type or out of range.
     """
-    found: Settings | None = getattr(app, "_pgbg_settings", None)
-    if found is None:
-        found = read_settings(_configured(app))
-        app._pgbg_settings = found
-    return found
+    configured, values, settings = getattr(app, "_pgbg_settings", (None, None, None))
+    if configured is None:
+        configured = _configured(app)
+    found = with_dsns(configured)
+    if settings is None or found != values:
+        settings = read_settings(found)
+        app._pgbg_settings = (configured, found, settings)
+    return settings
 
 
 def _configured(app: Celery) -> dict[str, Any]:
