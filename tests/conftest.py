@@ -1,3 +1,3 @@
 """Fixtures come in families, one in each ``fix_*.py``."""
 
-pytest_plugins = ["tests.fix_server", "tests.fix_celery", "tests.fix_runner"]
+pytest_plugins = ["tests.fix_server", "tests.fix_celery", "tests.fix_runner", "tests.fix_tools"]
