@@ -18,6 +18,9 @@ from tests.waiting import eventually
 
 WAIT = 60
 
+# One set of processes serves them all.
+pytestmark = pytest.mark.xdist_group("tracing")
+
 
 class Traced(NamedTuple):
     """The app, and what its Celery worker has recorded."""
