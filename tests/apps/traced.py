@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import sentry_sdk
-from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-from sentry_sdk.integrations.celery import CeleryIntegration
+from sentry_sdk import client
 from sentry_sdk.transport import Transport
 
 from tests.apps.shop import make_app
+from tests.doc_blocks import PROJECT, python_blocks
 
 
 class FileTransport(Transport):
@@ -27,17 +27,16 @@ class FileTransport(Transport):
                     file.write(json.dumps(item.payload.json, default=str) + "\n")
 
 
-if "PGBG_TEST_SPANS" in os.environ:
-    provider = TracerProvider()
-    out = Path(os.environ["PGBG_TEST_SPANS"]).open("a")  # noqa: SIM115 - open as long as the process lives
-    exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    CeleryInstrumentor().instrument(tracer_provider=provider)
-    sentry_sdk.init(
-        dsn="http://public@127.0.0.1/1",
-        transport=FileTransport,
-        traces_sample_rate=1.0,
-        integrations=[CeleryIntegration()],
-    )
+out = Path(os.environ["PGBG_TEST_SPANS"]).open("a")  # noqa: SIM115 - open as long as the process lives
+provider = TracerProvider()
+exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+os.environ["SENTRY_DSN"] = "http://public@127.0.0.1/1"
+client.make_transport = FileTransport
+
+# What starts the two is the code that the documentation shows.
+for block in python_blocks(PROJECT / "docs" / "how-to" / "monitor.md"):
+    exec(block)
 
 app = make_app(**json.loads(os.environ["PGBG_TEST_APP"]))

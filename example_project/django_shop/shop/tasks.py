@@ -21,6 +21,12 @@ def close_month(month: date):
     """
 
 
+@sql_task
+def sales_of(product: str):
+    """A queryset that selects can be the statement."""
+    return Sale.objects.filter(product=product).order_by("sold_on").values("sold_on", "amount").query.sql_with_params()
+
+
 @sql_task(atomic=False)
 def vacuum_sales():
     """Stands alone, outside a transaction block; the periodic task of the example."""

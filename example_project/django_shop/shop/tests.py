@@ -8,7 +8,7 @@ from django.test import TestCase, TransactionTestCase
 from celery_pgbg.runners import close_runners
 from shop.models import MonthlyTotal, Sale
 from shop.sales import sell
-from shop.tasks import close_month
+from shop.tasks import close_month, sales_of
 
 JANUARY = date(2026, 1, 1)
 
@@ -28,6 +28,11 @@ class CloseMonthTest(TransactionTestCase):
         Sale.objects.create(sold_on=date(2026, 2, 1), product="tea", amount="9")
         self.assertEqual(close_month(JANUARY), 1)
         self.assertEqual(MonthlyTotal.objects.get().amount, Decimal("5.00"))
+
+    def test_a_queryset_is_a_statement(self):
+        Sale.objects.create(sold_on=date(2026, 1, 31), product="100% tea", amount="3.50")
+        Sale.objects.create(sold_on=date(2026, 1, 31), product="rice", amount="1.50")
+        self.assertEqual(sales_of("100% tea"), [{"sold_on": date(2026, 1, 31), "amount": Decimal("3.50")}])
 
 
 class SellTest(TestCase):
