@@ -5,6 +5,7 @@ Django is imported only where a project uses it and a setting holds an alias.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -62,19 +63,36 @@ def _is_django() -> bool:
 
 def _dsn(key: str, alias: str, database: Mapping[str, Any]) -> str:
     """Write the DSN of what ``DATABASES[alias]`` says; options that only Django knows are left out."""
-    from django.db.utils import load_backend
-
     engine = database["ENGINE"]
-    if load_backend(engine).DatabaseWrapper.vendor != "postgresql":
+    if _vendor(engine) != "postgresql":
         raise ConfigurationError(f"{key}: Django's database {alias!r} is no PostgreSQL, its engine is {engine!r}")
     options = database.get("OPTIONS") or {}
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    parameters = {name: str(value) for name, value in options.items() if name in known}
+    parameters = {name: value for name, value in options.items() if name in _parameter_names()}
     # NAME is "" where a service names the database; None is the maintenance database, as for Django.
     given = {"dbname": "postgres" if database["NAME"] is None else database["NAME"]}
     given |= {name: database[name.upper()] for name in ("user", "password", "host", "port")}
-    parameters |= {name: str(value) for name, value in given.items() if value}
+    parameters |= {name: value for name, value in given.items() if value}
     if options.get("assume_role"):
         role = str(options["assume_role"]).replace("\\", r"\\").replace(" ", r"\ ")
         parameters["options"] = f"{parameters.get('options', '')} -c role={role}".strip()
-    return conninfo.make_conninfo("", **parameters)
+    return _conninfo(tuple((name, str(value)) for name, value in parameters.items()))
+
+
+# Settings are asked for several times by each task; what takes long is done once.
+
+
+@functools.cache
+def _vendor(engine: str) -> str:
+    from django.db.utils import load_backend
+
+    return str(load_backend(engine).DatabaseWrapper.vendor)
+
+
+@functools.cache
+def _parameter_names() -> frozenset[str]:
+    return frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
+
+
+@functools.lru_cache
+def _conninfo(parameters: tuple[tuple[str, str], ...]) -> str:
+    return conninfo.make_conninfo("", **dict(parameters))

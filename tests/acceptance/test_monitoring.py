@@ -52,7 +52,8 @@ def tools(
 ) -> Iterator[tuple[Shop, Flower, Callable[[], str], Callable[[], Any]]]:
     """A Celery worker that sends events; Flower, ``celery events --dump`` and a camera that see them."""
     folder = tmp_path_factory.mktemp("tools")
-    shop = Shop(folder, f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
+    # A password that libpq does not use here, and that nobody may see.
+    shop = Shop(folder, f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=f"{dsn}?sslpassword=very-secret")
     worker = shop.launch_worker("-E")
     film = folder / "film.json"
     environment = {
@@ -110,6 +111,8 @@ def test_flower_shows_our_tasks_and_its_button_stops_one(tools: Any, browser: An
 
     see("/tasks", "#tasks-table", done.id, "shop.divide", "SUCCESS", "FAILURE", "STARTED")
     see(f"/worker/{nodename}", "#tab-tasks", result.id, str(pid), "(60,)")
+    see(f"/worker/{nodename}", "#tab-config", "pgbg_dsn", "sslpassword=********")
+    assert "very-secret" not in browser.page_source
     see(f"/task/{result.id}", "#task-terminate", "Terminate")
     browser.find_element(By.ID, "task-terminate").click()
     flower.wait_state(result.id, "REVOKED")

@@ -53,7 +53,9 @@ def test_every_python_block_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [block for page in PAGES for block in python_blocks(page) if DJANGO_FILE.match(block)]
+    "block",
+    [block for page in PAGES for block in python_blocks(page) if DJANGO_FILE.match(block)],
+    ids=lambda block: block.partition("\n")[0],
 )
 def test_a_block_of_the_django_page_is_the_examples_code(block: str) -> None:
     """The example itself is run by ``tests/acceptance/test_django.py``."""
