@@ -108,6 +108,12 @@ class SQLRequest(Request):
         watch = run.watch if isinstance(run, TaskRun) else None
         return {**super().info(safe), "cookie": watch and watch.cookie}
 
+    def send_event(self, type: str, **fields: Any) -> Any:  # noqa: A002 - Celery's name
+        """Tell event monitors which process runs the task; an event's own ``pid`` is the Celery worker's."""
+        if type == "task-started":
+            fields["worker_pid"] = self.worker_pid
+        return super().send_event(type, **fields)
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Handle the three ends that only we know; the rest is Celery's."""
         error = exc_info.exception

@@ -15,9 +15,13 @@ from billiard.process import current_process
 from celery import Celery
 from psycopg import waiting
 
+from celery_pgbg.censoring import hide_passwords
 from celery_pgbg.database.runner import Runner
+from celery_pgbg.django_databases import with_dsns
 from celery_pgbg.errors import ConfigurationError
 from celery_pgbg.settings import PREFIX, Settings, read_settings
+
+hide_passwords()
 
 _lock = threading.Lock()
 _runners: dict[tuple[int, str, str | None], Runner] = {}
@@ -30,13 +34,15 @@ _nodename: list[str] = []
 
 
 def settings_of(app: Celery) -> Settings:
-    """Read the ``pgbg_*`` settings of an app, once.
+    """Read the ``pgbg_*`` settings of an app, once; and again where a Django alias stands for another database.
 
     Raises:
         ConfigurationError: an unknown setting, or one of the wrong type or out of range.
     """
-    found: Settings | None = getattr(app, "_pgbg_settings", None)
-    return read_settings_again(app) if found is None else found
+    known: tuple[dict[str, Any], dict[str, Any], Settings] | None = getattr(app, "_pgbg_settings", None)
+    if known is None or with_dsns(known[0]) != known[1]:
+        return read_settings_again(app)
+    return known[2]
 
 
 def read_settings_again(app: Celery) -> Settings:
@@ -45,8 +51,11 @@ def read_settings_again(app: Celery) -> Settings:
     Raises:
         ConfigurationError: as ``settings_of``; then those that were read before remain.
     """
-    app._pgbg_settings = found = read_settings(_configured(app))
-    return found
+    configured = _configured(app)
+    values = with_dsns(configured)
+    settings = read_settings(values)
+    app._pgbg_settings = (configured, values, settings)
+    return settings
 
 
 def _configured(app: Celery) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,10 @@ from celery_pgbg.errors import ConfigurationError
 
 PREFIX = "pgbg_"
 DEFAULT_ALIAS = "default"
+
+#: The beginning of a URL; ``://`` may also be part of a password in a key=value string.
+_URL = re.compile(r"[^\s=]*://")
+
 OnShutdown = Literal["detach", "wait", "cancel"]
 
 
@@ -20,8 +25,9 @@ OnShutdown = Literal["detach", "wait", "cancel"]
 class Settings:
     """All settings, each named ``pgbg_`` and the field's name in the Celery configuration."""
 
-    #: Where SQL tasks run: a PostgreSQL URL or key=value string. Needs session pooling where a
-    #: pooler stands in between. Default: none, which is an error once a SQL task needs it.
+    #: Where SQL tasks run: a PostgreSQL URL, a key=value string or, in a Django project, an alias
+    #: of its ``DATABASES``. Needs session pooling where a pooler stands in between. Default: none,
+    #: which is an error once a SQL task needs it.
     dsn: str | None = None
 
     #: Further databases by alias, for tasks with ``database="alias"``. Default: none.
@@ -108,6 +114,11 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     return Settings(**given)
 
 
+def is_dsn(value: str) -> bool:
+    """Tell a URL or a key=value string from a mere name, without looking closer."""
+    return "=" in value or "://" in value
+
+
 def normalise_dsn(key: str, value: Any) -> str:
     """Check a DSN without connecting, and encode what libpq would misread.
 
@@ -116,13 +127,13 @@ def normalise_dsn(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         got = "an empty string" if isinstance(value, str) else type(value).__name__
         raise ConfigurationError(f"{key} must be a PostgreSQL URL or a key=value string, got {got}")
-    scheme, separator, rest = value.strip().partition("://")
-    if not separator:
-        if "=" not in value:
-            raise ConfigurationError(
-                f"{key} must be a URL such as postgresql://user@host/db or a string such as 'host=... dbname=...'"
-            )
+    if not is_dsn(value):
+        raise ConfigurationError(
+            f"{key} must be a URL such as postgresql://user@host/db or a string such as 'host=... dbname=...'"
+        )
+    if not _URL.match(value.strip()):
         return value.strip()
+    scheme, _, rest = value.strip().partition("://")
     scheme = scheme.partition("+")[0]
     if scheme not in ("postgresql", "postgres"):
         raise ConfigurationError(f"{key} must begin with postgresql://, not with {scheme}://")

@@ -119,6 +119,18 @@ class SQLTask(Task):
         type(self).Request = with_our_ends(symbol_by_name(self.Request))
         return super().start_strategy(app, consumer, **kwargs)
 
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """With Django: send the task when the current transaction commits, as Celery's ``DjangoTask`` does."""
+        from celery.contrib.django.task import DjangoTask
+
+        DjangoTask.delay_on_commit(self, *args, **kwargs)
+
+    def apply_async_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """With Django: the same with the options of ``apply_async``."""
+        from celery.contrib.django.task import DjangoTask
+
+        DjangoTask.apply_async_on_commit(self, *args, **kwargs)
+
     def make_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Order:
         """Call the body, and put its statement together with the arguments and the options.
 

@@ -28,6 +28,7 @@ def test_a_password_may_be_written_as_it_is(password: str) -> None:
         ("postgresql+psycopg://u@h/d", "postgresql://u@h/d"),
         ("postgres://u@h1,h2/d", "postgres://u@h1,h2/d"),
         (" host=h dbname=d ", "host=h dbname=d"),
+        ("host=h password=a://b", "host=h password=a://b"),
         ("postgresql:///d?host=/tmp", "postgresql:///d?host=/tmp"),
     ],
 )
@@ -85,3 +86,22 @@ def test_an_alias_is_found_or_named() -> None:
     assert settings.dsn_of("stats") == "postgresql://h/s"
     with pytest.raises(ConfigurationError, match="did you mean 'stats'"):
         settings.dsn_of("stat")
+
+
+def test_passwords_are_hidden_where_celery_shows_the_configuration() -> None:
+    app = Celery("x", set_as_current=False)
+    app.conf.pgbg_dsn = "postgresql://user:sec@ret@host/db?sslpassword=secret"
+    app.conf.pgbg_databases = {"a": "host=h password='secret'", "b": "postgresql://u:secret@[h/d", "c": "dbname=d"}
+    shown = app.conf.table()
+    masked = {"user": "user", "password": "*" * 8, "host": "host", "dbname": "db", "sslpassword": "*" * 8}
+    assert conninfo.conninfo_to_dict(shown["pgbg_dsn"]) == masked
+    assert shown["pgbg_databases"] == {"a": "password=******** host=h", "b": "********", "c": "dbname=d"}
+    assert "ret" not in app.conf.humanize()
+    assert app.conf.pgbg_dsn == "postgresql://user:sec@ret@host/db?sslpassword=secret"
+
+
+def test_passwords_are_hidden_under_a_namespace_too() -> None:
+    app = Celery("x", set_as_current=False)
+    app.config_from_object({"CELERY_PGBG_DSN": "host=h password=secret"}, namespace="CELERY")
+    assert "h" in str(app.conf.table())
+    assert "secret" not in str(app.conf.table())

@@ -1,0 +1,5 @@
+"""A small Django project whose nightly work is SQL."""
+
+from shop.celery import app
+
+__all__ = ["app"]
