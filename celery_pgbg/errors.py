@@ -7,6 +7,7 @@
     │   └── ServerRefused       the server refused the connection for good: password, database, role
     ├── TaskDefinitionError     who wrote the task: its options, its body's return value
     │   └── BindingError        a placeholder without an argument, a value that cannot be bound
+    ├── CannotRunInline         who wrote the test: the task needs a background worker
     ├── ResultTooLarge          who wrote the task: rows above ``pgbg_max_result_bytes``
     └── SessionLost             nobody: our connection died; nothing is known, an outcome may exist
 
@@ -42,6 +43,10 @@ class TaskDefinitionError(PgbgError):
 
 class BindingError(TaskDefinitionError):
     """The statement's placeholders and the task's arguments do not fit together."""
+
+
+class CannotRunInline(PgbgError):
+    """The task cannot run inside a test's transaction; in a Celery worker it can."""
 
 
 class ResultTooLarge(PgbgError):

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from celery import Celery
 
 from celery_pgbg.database.runner import Runner
+from celery_pgbg.orders import Order, Watch
+from celery_pgbg.outcomes import Ending
 from celery_pgbg.settings import PREFIX, Settings, read_settings
 
 _lock = threading.Lock()
 _runners: dict[tuple[int, str, str | None], Runner] = {}
+
+
+class StatementRunner(Protocol):
+    """What takes an order to its end: a ``Runner``, or in tests its stand-in."""
+
+    def run(self, order: Order, watch: Watch) -> Ending:
+        """Run an order in the calling thread, which waits."""
+
+
+#: In tests, what finds the stand-in for the runner of a database alias; see ``celery_pgbg.testing.inline``.
+stand_ins: list[Callable[[str | None], StatementRunner]] = []
 
 #: The Celery worker's name, set by our pool; other processes go by their PID and host.
 _nodename: list[str] = []
@@ -36,6 +50,20 @@ def _configured(app: Celery) -> dict[str, Any]:
     namespace = (app.namespace or "").lower() + "_" if app.namespace else ""
     keys = {str(key).lower().removeprefix(namespace) for layer in app.conf.maps for key in layer}
     return {key: app.conf.get(key) for key in sorted(keys) if key.startswith(PREFIX)}
+
+
+def forget_settings(app: Celery) -> None:
+    """Let the settings be read again, after a change of the app's configuration."""
+    app._pgbg_settings = None
+
+
+def statement_runner_of(app: Celery, alias: str | None = None) -> StatementRunner:
+    """Find what runs the statements of tasks with this database alias: the runner, unless a test stands in for it.
+
+    Raises:
+        ConfigurationError: no such alias, or no ``pgbg_dsn``.
+    """
+    return stand_ins[-1](alias) if stand_ins else runner_of(app, alias)
 
 
 def runner_of(app: Celery, alias: str | None = None) -> Runner:

@@ -18,7 +18,7 @@ from celery_pgbg.handles import Attempt
 from celery_pgbg.options import TaskOptions
 from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned, Returns
-from celery_pgbg.runners import runner_of, settings_of
+from celery_pgbg.runners import settings_of, statement_runner_of
 from celery_pgbg.statements import to_query
 from celery_pgbg.taskrun import StatementLeft, StatementLost, StatementRevoked, TaskRun, current_run
 
@@ -78,7 +78,7 @@ class SQLTask(Task):
         order = self.make_order(args, kwargs)
         task_run = current_run(self.request.id)
         watch = task_run.make_watch(order.attempt) if task_run else Watch(order.attempt)
-        runner = runner_of(self.app, self.database)
+        runner = statement_runner_of(self.app, self.database)
         try:
             ending = runner.run(order, watch)
         except BindingError as exc:
