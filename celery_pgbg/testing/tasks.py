@@ -10,7 +10,6 @@ from celery import states
 
 from celery_pgbg.database import operations, queries
 from celery_pgbg.database.launcher import read_outcomes
-from celery_pgbg.database.sessions import Session
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import Raised, Returned
 from celery_pgbg.testing.messages import SentMessages
@@ -108,13 +107,18 @@ class PgbgTasks:
         for _ in range(times):
             self._sent.send_again(_id_of(task))
 
-    def end_background_workers(self, task: Any = None) -> int:
-        """End the background workers of a task, or all: their transactions roll back, the tasks are lost.
+    def end_background_worker(self, task: Any) -> bool:
+        """End the background worker of a task: its transaction rolls back, and the task is lost.
 
         Returns:
-            How many there were.
+            False if there was none.
         """
-        return _end_background_workers(self._session, None if task is None else _id_of(task))
+        parameters = {"task_id": _id_of(task)}
+        rows = [
+            self._session.execute(queries.query("terminate_execution"), {**parameters, "attempt": attempt}).fetchone()
+            for attempt, _ in self._attempts(task)
+        ]
+        return any(row and row[0] for row in rows)
 
     # --- asserting ---------------------------------------------------------------------------------------
 
@@ -137,11 +141,8 @@ class PgbgTasks:
 def end_statements(dsn: str) -> None:
     """End all background workers of SQL tasks in a database, and wait until they are gone."""
     with psycopg.connect(dsn, autocommit=True, application_name="pgbg test") as session:
-        wait_until("all statements are ended", lambda: not _end_background_workers(session, None))
-
-
-def _end_background_workers(session: Session, task_id: str | None) -> int:
-    return session.execute(queries.query("end_background_workers"), {"task_id": task_id}).rowcount
+        query = queries.query("end_background_workers")
+        wait_until("all statements are ended", lambda: not session.execute(query).rowcount)
 
 
 def _id_of(task: Any) -> str:
