@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -36,10 +36,8 @@ def pgbg_server() -> str:
         return os.environ["PGBG_DSN"]
     try:
         return str(DevServer().start())
-    except DevServerError as exc:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(exc))
+    except (DevServerError, PermissionError) as exc:
+        _missing(str(exc))
 
 
 @pytest.fixture(scope="session")
@@ -66,12 +64,17 @@ def pgbg_broker() -> Iterator[str]:
     server = RedisServer(f"pytest-{os.getpid()}")
     try:
         url = server.find_or_start()
-    except DevServerError as exc:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(exc))
+    except (DevServerError, PermissionError) as exc:
+        _missing(str(exc))
     yield url
     server.purge()
+
+
+def _missing(what: str) -> NoReturn:
+    """Skip, or in CI fail: what is tested nowhere should not look tested."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}\n(and CI is set)", pytrace=False)
+    pytest.skip(what)
 
 
 # --- the app, its Celery workers, its tasks ---------------------------------------------------------------------
