@@ -38,7 +38,7 @@ def app_under_test(app: Celery, dsn: str, token: str) -> Iterator[None]:
     """Let an app run its SQL tasks in a database for tests, and its messages be nobody else's.
 
     Args:
-        app: what it has configured is back at the end.
+        app: becomes the current one, which shared tasks belong to; its configuration is back at the end.
         dsn: for every alias it knows.
         token: begins the names of all its keys in a Redis; they are deleted at the end. Messages that
             earlier tests have left in a broker in memory are deleted at the start.
@@ -54,6 +54,8 @@ def app_under_test(app: Celery, dsn: str, token: str) -> Iterator[None]:
         if transport == "memory":
             app.control.purge()
         _forget_connections(app)
+        app.set_current()
+        app.set_default()
         try:
             yield
         finally:

@@ -11,6 +11,8 @@ import psycopg
 from psycopg import conninfo, sql
 
 from celery_pgbg.database import schema
+from celery_pgbg.database.results import close_stores
+from celery_pgbg.runners import close_runners
 
 
 @contextmanager
@@ -26,12 +28,16 @@ def scratch_database(server_dsn: str) -> Iterator[str]:
     name = f"pgbg_test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_dsn, autocommit=True) as session:
         session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            dsn = as_url(server_dsn, dbname=name)
-            with psycopg.connect(dsn, autocommit=True) as inside:
-                schema.install(inside)
-            yield dsn
-        finally:
+    try:
+        dsn = as_url(server_dsn, dbname=name)
+        with psycopg.connect(dsn, autocommit=True) as session:
+            schema.install(session)
+        yield dsn
+    finally:
+        # Sessions of this process would try to come back.
+        close_runners()
+        close_stores()
+        with psycopg.connect(server_dsn, autocommit=True) as session:
             session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 

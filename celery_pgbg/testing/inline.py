@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from celery import _state
+
 from celery_pgbg.database.inline import InlineRunner
 from celery_pgbg.errors import CannotRunInline
 from celery_pgbg.runners import StatementRunner, stand_ins
@@ -30,7 +32,8 @@ def inline(connection: Any, *, app: Celery | None = None, database: str | None =
 
     Args:
         connection: psycopg's, SQLAlchemy's (or its Session), or Django's.
-        app: its tasks run at once when they are sent (``task_always_eager``). None: as it is configured.
+        app: made the current one, whose tasks run at once when they are sent (``task_always_eager``).
+            None: sending them is as ever.
         database: the alias of ``pgbg_databases`` that the connection stands for. None: ``pgbg_dsn``.
             Nested, each adds one.
 
@@ -48,11 +51,22 @@ def inline(connection: Any, *, app: Celery | None = None, database: str | None =
 
     stand_ins.append(find)
     try:
-        with configured(app, task_always_eager=True) if app else nullcontext():
+        with _eager(app) if app else nullcontext():
             yield
     finally:
         stand_ins.remove(find)
         runner.close()
+
+
+@contextmanager
+def _eager(app: Celery) -> Iterator[None]:
+    before = _state._tls.current_app
+    app.set_current()
+    try:
+        with configured(app, task_always_eager=True):
+            yield
+    finally:
+        _state._set_current_app(before)
 
 
 def _refuse(asked: str | None) -> StatementRunner:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
+#: How long Celery workers have to say what they are at.
+_REPLIES_SECONDS = 1.0
+
+
 class SentMessages:
     """Task messages of an app by task id, from its making until ``close``.
 
@@ -59,10 +63,15 @@ class SentMessages:
             wait_until(f"all messages of {task_id} are consumed", lambda: not self._is_underway(task_id), timeout)
 
     def _is_underway(self, task_id: str) -> bool:
-        queue = self._messages[task_id]["routing_key"]
-        with self._app.connection_for_read() as connection:
-            waiting = connection.default_channel.queue_declare(queue, passive=True).message_count
-        if waiting:
+        if self._waiting(self._messages[task_id]["routing_key"]):
             return True
-        found = self._app.control.inspect(timeout=1.0).query_task(task_id) or {}
+        found = self._app.control.inspect(timeout=_REPLIES_SECONDS).query_task(task_id) or {}
         return not found or any(found.values())
+
+    def _waiting(self, queue: str) -> int:
+        with self._app.connection_for_read() as connection:
+            try:
+                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+            except connection.channel_errors:
+                # Redis has no empty queues.
+                return 0

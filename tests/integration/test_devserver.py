@@ -154,17 +154,6 @@ def run(*arguments: str, directory: Path, before: tuple[str, ...] = ()) -> subpr
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture
-def not_root() -> tuple[str, ...]:
-    """What runs a command as a user who is not root: nothing, unless we are root."""
-    if os.geteuid() != 0:
-        return ()
-    command = ("unshare", "--user", "--map-user=1000")
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        missing("unshare cannot make a user namespace here")
-    return command
-
-
 def test_who_is_not_root_is_told_the_three_ways(tmp_path: Path, not_root: tuple[str, ...]) -> None:
     if installed():
         pytest.skip("this machine has an installed pg_background")
