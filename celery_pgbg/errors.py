@@ -8,6 +8,7 @@
     ├── TaskDefinitionError     who wrote the task: its options, its body's return value
     │   └── BindingError        a placeholder without an argument, a value that cannot be bound
     ├── LostTooOften            who wrote the task, or runs the server: each of its background workers was ended
+    ├── CannotRunInline         who wrote the test: the task needs a background worker
     ├── ResultTooLarge          who wrote the task: rows above ``pgbg_max_result_bytes``
     └── SessionLost             nobody: our connection died; nothing is known, an outcome may exist
 
@@ -47,6 +48,10 @@ class BindingError(TaskDefinitionError):
 
 class LostTooOften(PgbgError):
     """Background workers of this attempt were lost ``pgbg_max_launches`` times; its effects are absent."""
+
+
+class CannotRunInline(PgbgError):
+    """The task cannot run inside a test's transaction; in a Celery worker it can."""
 
 
 class ResultTooLarge(PgbgError):

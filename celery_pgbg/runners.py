@@ -6,10 +6,10 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from billiard.process import current_process
 from celery import Celery
@@ -19,6 +19,8 @@ from celery_pgbg.censoring import hide_passwords
 from celery_pgbg.database.runner import Runner
 from celery_pgbg.django_databases import with_dsns
 from celery_pgbg.errors import ConfigurationError
+from celery_pgbg.orders import Order, Watch
+from celery_pgbg.outcomes import Ending
 from celery_pgbg.settings import PREFIX, Settings, read_settings
 
 hide_passwords()
@@ -28,6 +30,17 @@ _runners: dict[tuple[int, str, str | None], Runner] = {}
 
 #: How many statements each runner is busy with.
 _in_use: Counter[Runner] = Counter()
+
+
+class StatementRunner(Protocol):
+    """What takes an order to its end: a ``Runner``, or in tests its stand-in."""
+
+    def run(self, order: Order, watch: Watch) -> Ending:
+        """Run an order in the calling thread, which waits."""
+
+
+#: In tests, what finds the stand-in for the runner of a database alias; see ``celery_pgbg.testing.inline``.
+stand_ins: list[Callable[[str | None], StatementRunner]] = []
 
 #: The Celery worker's name, set by our pool; other processes go by their PID and host.
 _nodename: list[str] = []
@@ -65,6 +78,11 @@ def _configured(app: Celery) -> dict[str, Any]:
     return {key: app.conf.get(key) for key in sorted(keys) if key.startswith(PREFIX)}
 
 
+def forget_settings(app: Celery) -> None:
+    """Let the settings be read again, after a change of the app's configuration."""
+    app._pgbg_settings = None
+
+
 def runner_of(app: Celery, alias: str | None = None) -> Runner:
     """Find or make this process's runner for a database alias.
 
@@ -79,12 +97,17 @@ def runner_of(app: Celery, alias: str | None = None) -> Runner:
 
 
 @contextmanager
-def borrowed_runner(app: Celery, alias: str | None = None) -> Iterator[Runner]:
-    """Lend this process's runner for a database alias: while it is lent, ``close_runners`` does not end it.
+def borrowed_runner(app: Celery, alias: str | None = None) -> Iterator[StatementRunner]:
+    """Lend this process's runner for a database alias, unless a test stands in for it.
+
+    While it is lent, ``close_runners`` does not end it.
 
     Raises:
         ConfigurationError: as ``runner_of``.
     """
+    if stand_ins:
+        yield stand_ins[-1](alias)
+        return
     settings = settings_of(app)
     dsn = settings.dsn_of(alias)
     with _lock:

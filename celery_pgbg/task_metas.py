@@ -100,7 +100,7 @@ class TaskMetas:
 def _outcome_of(row: OutcomeColumns) -> tuple[str, Any]:
     try:
         return states.SUCCESS, row.outcome_value()
-    except (psycopg.Error, ValueError, OverflowError) as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever psycopg's loaders raise
         message = f"the statement committed, but a value of its result cannot be loaded: {exc}"
         return states.FAILURE, psycopg.DataError(message)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -31,6 +32,17 @@ def server_dsn() -> str:
         return os.environ.get("PGBG_DSN") or DevServer().start()
     except DevServerError as exc:
         missing(str(exc))
+
+
+@pytest.fixture
+def not_root() -> tuple[str, ...]:
+    """What runs a command as a user who is not root: nothing, unless we are root."""
+    if os.geteuid() != 0:
+        return ()
+    command = ("unshare", "--user", "--map-user=1000")
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        missing("unshare cannot make a user namespace here")
+    return command
 
 
 def url_of(dsn: str, **changes: str) -> str:

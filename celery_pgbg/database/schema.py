@@ -31,18 +31,25 @@ def install_script(grant_to: list[str], up_to: int | None = None) -> str:
         grant_to: roles that may launch SQL tasks besides the installing one.
         up_to: the last migration to apply, without the functions, which are those of the newest; all where None.
     """
-    parts = [queries.text("install_prologue")]
+    parts = [queries.text("install_prologue"), *_definitions(up_to)]
+    if up_to is None:
+        parts += [
+            queries.query("install_grants").format(role=sql.Identifier(role)).as_string(None) for role in grant_to
+        ]
+    return "\n".join([*parts, "COMMIT;\n"])
+
+
+def _definitions(up_to: int | None = None) -> list[str]:
+    """Write what is in our schema: the migrations, then the functions."""
+    parts = [queries.text("install_schema")]
     for name in migration_names():
         version = int(name.partition("_")[0])
         if up_to is None or version <= up_to:
             parts.append(_migration(version, name))
-    if up_to is not None:
-        return "\n".join([*parts, "COMMIT;\n"])
-    others = [name for name in queries.names("functions") if name not in _FIRST_FUNCTIONS]
-    parts += [queries.text(name, "functions") for name in (*_FIRST_FUNCTIONS, *others)]
-    parts += [queries.query("install_grants").format(role=sql.Identifier(role)).as_string(None) for role in grant_to]
-    parts.append("COMMIT;\n")
-    return "\n".join(parts)
+    if up_to is None:
+        others = [name for name in queries.names("functions") if name not in _FIRST_FUNCTIONS]
+        parts += [queries.text(name, "functions") for name in (*_FIRST_FUNCTIONS, *others)]
+    return parts
 
 
 def _migration(version: int, name: str) -> str:
@@ -72,6 +79,11 @@ def install(session: Session, grant_to: list[str] | None = None) -> int:
         if not session.closed:
             session.rollback()
     return installed_version(session) or 0
+
+
+def install_within(session: Session) -> None:
+    """Install or upgrade the schema in the transaction that is open, without the extension: for tests."""
+    session.execute("\n".join(_definitions()).encode())
 
 
 def uninstall(session: Session) -> None:

@@ -46,7 +46,8 @@ class StoredOutcome:
         """Decode it.
 
         Raises:
-            psycopg.DataError: Python has no such value, for example a date before the year 1.
+            Exception: whatever psycopg's loaders raise where Python has no such value: ``DataError`` for a date
+                before the year 1, ``RecursionError`` for a JSON too deep.
         """
         if self.succeeded:
             return Returned(self._value())
@@ -63,7 +64,10 @@ class StoredOutcome:
             return [dict(zip(self.column_names or (), row, strict=True)) for row in rows]
         if not rows:
             return None
-        return dict(zip(self.column_names or (), rows[0], strict=True)) if self.returns == "row" else rows[0][0]
+        if self.returns == "row":
+            return dict(zip(self.column_names or (), rows[0], strict=True))
+        # A row may have no columns.
+        return rows[0][0] if rows[0] else None
 
     def _rows(self) -> list[tuple[Any, ...]]:
         if not self.row_texts:

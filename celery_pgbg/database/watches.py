@@ -7,8 +7,6 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import psycopg
-
 from celery_pgbg.database.launcher import Launcher
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.handles import Attempt, Handle
@@ -81,6 +79,6 @@ def deliver(watch: Watch, outcome: StoredOutcome) -> None:
     """Decode an outcome for one watch; a value that Python cannot hold becomes the task's error."""
     try:
         watch.deliver(outcome.ending())
-    except (psycopg.Error, ValueError, OverflowError) as exc:
+    except Exception as exc:  # noqa: BLE001 - raised on, it would end the thread that listens for all
         message = f"the statement committed, but a value of its result cannot be loaded: {exc}"
         watch.deliver(Raised(ErrorReport("22000", message)))

@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(exc, file=sys.stderr)
         return 1
     except PermissionError as exc:
-        print(f"{exc}: run it as the user who started the server", file=sys.stderr)
+        remedy = "run it as the user who started the server, or set PGBG_DEVSERVER_DIR to a folder of your own"
+        print(f"{exc}: {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; nothing half-made is left behind", file=sys.stderr)

@@ -64,7 +64,8 @@ def installed() -> Installation | None:
     """Look for an installed PostgreSQL that has the extension; the newest wins."""
     candidates = [Path(path) for path in glob.glob("/usr/lib/postgresql/*/bin") + glob.glob("/usr/pgsql-*/bin")]
     candidates += [Path(path) for path in os.environ.get("PATH", "").split(os.pathsep) if path]
-    found = [folder for folder in candidates if (folder / "initdb").exists() and _has_extension(folder)]
+    # PATH may name folders that this user may not even look into.
+    found = [folder for folder in candidates if shutil.which("initdb", path=folder) and _has_extension(folder)]
     return Installation(str(max(found, key=_version))) if found else None
 
 

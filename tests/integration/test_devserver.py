@@ -19,7 +19,7 @@ from celery_pgbg.devserver import DevServer, DevServerError, private_root
 from celery_pgbg.devserver.apt_sources import debian_mirror
 from celery_pgbg.devserver.brokers import Broker, RabbitServer, RedisServer
 from celery_pgbg.devserver.cluster import Cluster
-from celery_pgbg.devserver.installations import Installation
+from celery_pgbg.devserver.installations import Installation, installed
 from celery_pgbg.devserver.ports import answers
 from tests.fix_server import missing
 from tests.waiting import eventually
@@ -146,12 +146,37 @@ def test_it_stops_and_leaves_nothing(server: DevServer) -> None:
     assert private_root.mounts_below(server.directory) == []
 
 
-def run(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, directory: Path, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """The command line, in an empty directory and without PGBG_DSN."""
     environment = {key: value for key, value in os.environ.items() if key != "PGBG_DSN"}
     environment["PGBG_DEVSERVER_DIR"] = str(directory)
-    command = [sys.executable, "-m", "celery_pgbg.devserver", *arguments]
+    command = [*before, sys.executable, "-m", "celery_pgbg.devserver", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_who_is_not_root_is_told_the_three_ways(tmp_path: Path, not_root: tuple[str, ...]) -> None:
+    if installed():
+        pytest.skip("this machine has an installed pg_background")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    # PATH may name what this user may not look into, such as /root/bin after su.
+    before = (*not_root, "env", f"PATH={closed}:{os.environ['PATH']}")
+    done = run("start", directory=tmp_path, before=before)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Three ways" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_somebody_else_is_said(tmp_path: Path, not_root: tuple[str, ...]) -> None:
+    tmp_path.chmod(0)
+    try:
+        done = run("start", directory=tmp_path, before=not_root)
+    finally:
+        tmp_path.chmod(0o700)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Permission denied" in done.stderr
+    assert "set PGBG_DEVSERVER_DIR to a folder of your own" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_asking_where_nothing_runs_has_its_exit_codes(tmp_path: Path) -> None:

@@ -102,6 +102,11 @@ def test_a_value_python_cannot_hold_is_an_error_that_says_so(runner: Runner) -> 
     assert "cannot be loaded" in ending.report.message
 
 
+@pytest.mark.parametrize(("returns", "value"), [("rows", [{}]), ("row", {}), ("value", None), ("count", 1)])
+def test_a_row_without_columns_has_a_shape(runner: Runner, returns: Any, value: Any) -> None:
+    assert run(runner, order("SELECT", returns=returns)) == Returned(value)
+
+
 def test_a_result_above_the_limit_is_refused_and_rolled_back(runner: Runner, table: str, database: Any) -> None:
     query = f"INSERT INTO {table} SELECT repeat('x', 1000) FROM generate_series(1, 100) RETURNING v"
     ending = run(runner, order(query, max_result_bytes=50_000))

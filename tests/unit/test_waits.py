@@ -9,10 +9,12 @@ import weakref
 import pytest
 
 from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.values import StoredOutcome
+from celery_pgbg.database.watches import Watches
 from celery_pgbg.deadlines import Deadlines
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Interruption, Watch
-from celery_pgbg.outcomes import Cancelled, Returned
+from celery_pgbg.outcomes import Cancelled, Raised, Returned
 
 
 def test_the_first_end_stands() -> None:
@@ -101,3 +103,14 @@ def test_waiting_has_a_time_limit() -> None:
     begin = time.monotonic()
     assert Watch(Attempt("a")).wait(0.05) is None
     assert time.monotonic() - begin >= 0.04
+
+
+def test_a_value_too_deep_for_python_is_the_tasks_error_and_not_the_listeners() -> None:
+    watches, watch, deep = Watches(), Watch(Attempt("a")), "[" * 1_000_000
+    entry = watches.add(watch)
+    json_oid = 114
+    outcome = StoredOutcome("a", 0, True, "value", 1, None, ["v"], [json_oid], [f"({deep})"], None, None, None)
+    watches.deliver([outcome])
+    watches.remove(entry)
+    assert isinstance(watch.ending, Raised)
+    assert "cannot be loaded" in watch.ending.report.message

@@ -1,0 +1,5 @@
+"""For the tests of projects that use us; the pytest fixtures are in ``celery_pgbg.pytest_plugin``."""
+
+from celery_pgbg.testing.inline import inline
+
+__all__ = ["inline"]
