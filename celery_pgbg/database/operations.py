@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from celery_pgbg.database import queries
 from celery_pgbg.database.runner import Runner
 from celery_pgbg.database.sessions import Session
+from celery_pgbg.database.stopping import stop_attempt
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Detached, Returned
@@ -80,16 +81,14 @@ def cancel_by_hand(session: Session, task_id: str) -> list[bool]:
     Returns:
         For each that was stopped, whether it was atomic.
     """
-    live = _rows(session, "operate_cancel", {"task_id": task_id, "message": _CANCELLED_BY_HAND})
-    # Not in one statement: who sees the worker end shall find the outcome there, and the worker that tries to
-    # commit in between fails at that outcome.
-    stopped = [(row["atomic"], _terminate(session, row["pid"], row["application_name"])) for row in live]
-    return [atomic for atomic, signalled in stopped if atomic or signalled]
+    live = _rows(session, "operate_live", {"task_id": task_id})
+    return [row["atomic"] for row in live if _stop(session, task_id, **row)]
 
 
-def _terminate(session: Session, pid: int, application_name: str) -> bool:
-    rows = _rows(session, "operate_terminate", {"pid": pid, "application_name": application_name})
-    return any(row["signalled"] for row in rows)
+def _stop(session: Session, task_id: str, attempt: int, atomic: bool, application_name: str) -> bool:
+    if atomic:
+        return stop_attempt(session, Attempt(task_id, attempt), application_name, _CANCELLED_BY_HAND) != "finished"
+    return bool(_rows(session, "terminate_worker", {"application_name": application_name}))
 
 
 def purge(session: Session, older_than: float) -> int:

@@ -170,11 +170,14 @@ def test_revokes_at_any_moment_hit_only_their_own_task(
             asked = order(f"INSERT INTO {table} VALUES ('{name}') RETURNING 1", name, returns="value", reuse=True)
             watch = Watch(asked.attempt)
             revokes = chance.random() < 0.5
-            # from its own launching session, or from another as a second delivery does
-            stop = partial(watch.interrupt, Interruption.REVOKE)
-            if chance.random() < 0.5:
-                stop = partial(theirs.launchers[0].terminate, asked.attempt)
-            timer = threading.Timer(chance.uniform(0, 0.02), stop)
+            ways: list[Callable[[], Any]] = [
+                partial(watch.interrupt, Interruption.REVOKE),
+                # as a second delivery elsewhere does
+                partial(theirs.launchers[0].terminate, asked.attempt),
+                # as a Celery worker with another pool does, and ``pgbg cancel --force``
+                partial(theirs.stop, asked.attempt, asked.application_name, "stopped by the test"),
+            ]
+            timer = threading.Timer(chance.uniform(0, 0.02), chance.choice(ways))
             if revokes:
                 timer.start()
             ending = ours.run(asked, watch)

@@ -1,5 +1,6 @@
 -- Leave a cancel as the outcome of an attempt that has none, so that it can neither be launched nor commit
--- any more. Waits for a launch of it that is under way. Any session.
+-- any more, and hand nothing more over to a reusable worker that runs it. Waits for a launch of it that is
+-- under way. Any session.
 WITH wanted AS MATERIALIZED (
     SELECT
         %(task_id)s::text AS task_id, %(attempt)s::integer AS attempt,
@@ -12,5 +13,9 @@ WITH wanted AS MATERIALIZED (
     FROM wanted
     ON CONFLICT (task_id, attempt) DO NOTHING
     RETURNING task_id, attempt
+), no_more_tasks AS (
+    DELETE FROM celery_pgbg.bgworker AS bgworker
+    USING wanted
+    WHERE bgworker.task_id = wanted.task_id AND bgworker.attempt = wanted.attempt
 )
 SELECT pg_notify('celery_pgbg_outcome', attempt || ' ' || task_id) FROM stored
