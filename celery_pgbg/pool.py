@@ -346,10 +346,6 @@ class TaskPool(BasePool):
         self._waker.register(loop)
 
 
-def _is_cold_shutdown() -> bool:
-    return state.should_terminate not in (None, False)
-
-
 def _time_out(reference: Callable[[], TaskRun | None], soft: bool, seconds: float) -> None:
     run = reference()
     if run is not None:
