@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -344,11 +346,17 @@ class TaskPool(BasePool):
         self._waker.register(loop)
 
 
-def _is_cold_shutdown() -> bool:
-    return state.should_terminate not in (None, False)
-
-
 def _time_out(reference: Callable[[], TaskRun | None], soft: bool, seconds: float) -> None:
     run = reference()
     if run is not None:
         run.time_out(soft, seconds)
+
+
+def _is_cold_shutdown() -> bool:
+    """Whether that is why the pool is stopped. Celery 5.5 and 5.6 do it in the signal's handler, before they say so."""
+    if state.should_terminate not in (None, False):
+        return True
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "on_cold_shutdown":
+        frame = frame.f_back
+    return frame is not None

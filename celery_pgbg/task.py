@@ -161,6 +161,9 @@ class SQLTask(Task):
         try:
             return self.body(*args, **kwargs)
         except SystemExit as exc:
+            if isinstance(exc.code, int) and exc.code < 0:
+                # Not the body's: billiard's, for a signal that ends this process of prefork.
+                raise
             # Celery would take it for the death of a process, and run the task again and again.
             raise TaskDefinitionError(f"{self.name}: the body called for an exit, {exc!r}") from exc
 

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import celery
 from psycopg import sql
+
+from tests.waiting import eventually
+
+CELERY_VERSION = tuple(int(part) for part in celery.__version__.split(".")[:2])
 
 
 def effects(database: Any, table: str) -> list[str]:
@@ -18,6 +23,14 @@ def running(database: Any, task_id: str) -> list[int]:
     """PIDs of the background workers that run a task."""
     query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_background' AND application_name LIKE %s"
     return [pid for (pid,) in database.execute(query, [f"%{task_id}%"])]
+
+
+def assert_revoked_is_gone(database: Any, task_id: str) -> None:
+    """Of a task whose state is REVOKED no background worker runs any more."""
+    if CELERY_VERSION == (5, 6):
+        # It writes the state before it tells the task.
+        eventually("it is gone", lambda: not running(database, task_id))
+    assert running(database, task_id) == []
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import celery
 import psycopg
 import pytest
 import redis
@@ -18,7 +17,7 @@ from psycopg import sql
 
 from celery_pgbg.devserver import DevServerError
 from celery_pgbg.devserver.brokers import Broker, RabbitServer, RedisServer
-from tests.effects import effects, held, running
+from tests.effects import CELERY_VERSION, assert_revoked_is_gone, effects, held, running
 from tests.fix_celery import Shop
 from tests.fix_server import missing
 from tests.waiting import eventually
@@ -26,8 +25,6 @@ from tests.waiting import eventually
 WAIT = 60
 
 B = TypeVar("B", bound=Broker)
-
-CELERY_VERSION = tuple(int(part) for part in celery.__version__.split(".")[:2])
 
 #: Kombu's transports that carry broadcasts, and so a revoke.
 TRANSPORTS = ["redis", "classic queues", "quorum queues", "filesystem"]
@@ -102,7 +99,7 @@ def test_a_revoke_reaches_the_celery_worker_over_any_broker(shop: Shop, table: s
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         result.get(timeout=WAIT)
-    assert running(database, result.id) == []
+    assert_revoked_is_gone(database, result.id)
     assert effects(database, table) == []
 
 

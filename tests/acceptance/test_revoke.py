@@ -12,7 +12,7 @@ import pytest
 from celery.exceptions import TaskRevokedError
 
 from celery_pgbg.devserver import DevServer
-from tests.effects import effects, running
+from tests.effects import assert_revoked_is_gone, effects, running
 from tests.fix_celery import Shop
 from tests.fix_server import url_of
 from tests.waiting import eventually
@@ -31,7 +31,7 @@ def test_revoke_with_terminate_stops_the_statement(shop: Shop, table: str, datab
     shop.wait_active(result)
     result.revoke(terminate=True)
     assert_revoked(result)
-    assert running(database, result.id) == []
+    assert_revoked_is_gone(database, result.id)
     assert effects(database, table) == []
 
 
@@ -54,7 +54,7 @@ def test_revoke_by_a_stamped_header_stops_the_statement(shop: Shop, database: An
     shop.wait_active(result)
     shop.app.control.revoke_by_stamped_headers({"batch": ["night-7"]}, terminate=True)
     assert_revoked(result)
-    assert running(database, result.id) == []
+    assert_revoked_is_gone(database, result.id)
 
 
 def test_terminate_stops_the_statement(shop: Shop, database: Any) -> None:
@@ -62,7 +62,7 @@ def test_terminate_stops_the_statement(shop: Shop, database: Any) -> None:
     shop.wait_active(result)
     shop.app.control.terminate(result.id)
     assert_revoked(result)
-    assert running(database, result.id) == []
+    assert_revoked_is_gone(database, result.id)
 
 
 def test_a_task_that_waits_for_its_turn_is_revoked_at_once(

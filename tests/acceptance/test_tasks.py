@@ -10,7 +10,7 @@ import pytest
 from celery import chain, chord, group
 from psycopg import errors, sql
 
-from tests.effects import effects, running
+from tests.effects import assert_revoked_is_gone, effects, running
 from tests.fix_celery import Shop
 from tests.waiting import eventually
 
@@ -179,4 +179,4 @@ def test_a_standalone_statement_is_revoked(shop: Shop, database: Any) -> None:
     shop.wait_active(result)
     result.revoke(terminate=True)
     eventually("REVOKED", lambda: result.state == "REVOKED")
-    assert running(database, result.id) == []
+    assert_revoked_is_gone(database, result.id)

@@ -14,8 +14,8 @@ WITH wanted AS MATERIALIZED (
     ON CONFLICT (task_id, attempt) DO NOTHING
     RETURNING task_id, attempt
 ), no_more_tasks AS (
-    DELETE FROM celery_pgbg.bgworker AS bgworker
-    USING wanted
-    WHERE bgworker.task_id = wanted.task_id AND bgworker.attempt = wanted.attempt
+    DELETE FROM celery_pgbg.bgworker
+    USING stored
+    WHERE bgworker.task_id = stored.task_id AND bgworker.attempt = stored.attempt
 )
 SELECT pg_notify('celery_pgbg_outcome', attempt || ' ' || task_id) FROM stored
