@@ -27,6 +27,7 @@ class Tried:
         task_id: Celery's.
         number: Celery's ``retries``.
         fails: whether its statement fails once it is let through.
+        reuse: whether its background worker may run others before and after it.
         gate: number of the lock that it waits for.
         fate: ``open`` while it may still run; then how it ended for good.
         deliveries: of the stateful test, those that have not ended.
@@ -35,6 +36,7 @@ class Tried:
     task_id: str
     number: int
     fails: bool
+    reuse: bool
     gate: int = field(default_factory=lambda: next(_numbers))
     fate: str = "open"
     deliveries: list[Any] = field(default_factory=list)

@@ -83,7 +83,7 @@ class Delivery:
         self.number = number
         query, params = statement(tried.gate, tried.fails, tried.mark)
         attempt = Attempt(tried.task_id, tried.number)
-        order = Order(attempt, "stateful", runner._nodename, query, params, "value")
+        order = Order(attempt, "stateful", runner._nodename, query, params, "value", reuse=tried.reuse)
         self.watch = Watch(attempt)
         self._endings: list[Any] = []
         self.thread = threading.Thread(target=lambda: self._endings.append(runner.run(order, self.watch)), daemon=True)
@@ -118,10 +118,10 @@ class Deliveries(RuleBasedStateMachine):
 
     # --- rules ---------------------------------------------------------------------------------------
 
-    @rule(target=attempts, fails=st.booleans(), to=DELIVERIES)
-    def send(self, fails: bool, to: list[int]) -> Tried:
+    @rule(target=attempts, fails=st.booleans(), reuse=st.booleans(), to=DELIVERIES)
+    def send(self, fails: bool, reuse: bool, to: list[int]) -> Tried:
         """A new task is delivered, perhaps several times at once."""
-        tried = self.book.enter(Tried(str(uuid.uuid4()), 0, fails))
+        tried = self.book.enter(Tried(str(uuid.uuid4()), 0, fails, reuse))
         self._deliver(tried, to)
         return tried
 
@@ -137,7 +137,7 @@ class Deliveries(RuleBasedStateMachine):
         numbers = [other.number for other in self.book.attempts if other.task_id == tried.task_id]
         if tried.fate != "failed" or tried.number != max(numbers):
             return multiple()
-        again = self.book.enter(Tried(tried.task_id, tried.number + 1, fails))
+        again = self.book.enter(Tried(tried.task_id, tried.number + 1, fails, tried.reuse))
         self._deliver(again, to)
         return again
 
