@@ -81,9 +81,8 @@ class Delivery:
 
     def __init__(self, runner: Runner, number: int, tried: Tried) -> None:
         self.number = number
-        query, params = statement(tried.gate, tried.fails, tried.mark)
         attempt = Attempt(tried.task_id, tried.number)
-        order = Order(attempt, "stateful", runner._nodename, query, params, "value", reuse=tried.reuse)
+        order = Order(attempt, "stateful", runner._nodename, statement(tried), {}, "value", reuse=tried.reuse)
         self.watch = Watch(attempt)
         self._endings: list[Any] = []
         self.thread = threading.Thread(target=lambda: self._endings.append(runner.run(order, self.watch)), daemon=True)
