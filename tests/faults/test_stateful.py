@@ -282,7 +282,7 @@ def test_whatever_happens_effects_are_there_once_for_success_and_else_not(machin
     run_machine(
         machine,
         settings=settings(
-            max_examples=ASKED or 20,
+            max_examples=ASKED or 12,
             stateful_step_count=30 if ASKED else 15,
             derandomize=not ASKED,
             database=None,
