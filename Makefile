@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv server stop test lint demo bench clean
+.PHONY: help venv server stop test lint demo bench soak clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ lint: venv  ## Style, types and layers
 
 bench: venv  ## Measure: rates as ratios, memory, latencies
 	$(BIN)/python -m benchmarks
+
+SECONDS ?= 120
+
+soak: venv  ## Load and accidents for SECONDS (120), nothing may leak or get lost; then more of the stateful tests
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+	PGBG_STATEFUL_EXAMPLES=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest -q tests/faults/test_stateful*.py
 
 clean: stop  ## Stop the server and delete what was downloaded or built
 	$(BIN)/python -m celery_pgbg.devserver stop --purge

@@ -154,6 +154,10 @@ def define_tasks(app: Celery) -> None:
     def large(size: int) -> str:
         return "SELECT repeat('x', %(size)s)"
 
+    @sql_task(returns="value")
+    def text_of(value: Any) -> str:
+        return "SELECT %(value)s::text"
+
     @sql_task
     def missing_argument(a: int) -> str:
         return "SELECT %(b)s"
@@ -214,6 +218,10 @@ def define_tasks(app: Celery) -> None:
     @app.task(shared=False, name="shop.total")
     def total(results: list[Any]) -> int:
         return sum(result[0]["total"] for result in results)
+
+    @app.task(shared=False, name="shop.something")
+    def something() -> object:
+        return object()
 
     @app.task(shared=False, name="shop.wait_for")
     def wait_for(path: str) -> None:

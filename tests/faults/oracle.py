@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from tests.waiting import eventually
 
@@ -27,6 +28,7 @@ class Tried:
         task_id: Celery's.
         number: Celery's ``retries``.
         fails: whether its statement fails once it is let through.
+        reuse: whether its background worker may run others before and after it.
         gate: number of the lock that it waits for.
         fate: ``open`` while it may still run; then how it ended for good.
         deliveries: of the stateful test, those that have not ended.
@@ -35,6 +37,7 @@ class Tried:
     task_id: str
     number: int
     fails: bool
+    reuse: bool = False
     gate: int = field(default_factory=lambda: next(_numbers))
     fate: str = "open"
     deliveries: list[Any] = field(default_factory=list)
@@ -109,11 +112,10 @@ class Book:
         self.session.close()
 
 
-def statement(gate: int, fails: bool, mark: str) -> tuple[str, dict[str, Any]]:
-    """An effect, the gate, and then a row or an error; with its parameters."""
-    query = (
-        "INSERT INTO stateful_effects VALUES (%(mark)s);"
-        " SELECT pg_advisory_xact_lock_shared(%(space)s::int, %(gate)s::int);"
-        " SELECT 1 / %(divisor)s::int AS one"
+def statement(tried: Tried) -> str:
+    """An effect, the gate, and then a row or an error."""
+    query = sql.SQL(
+        "INSERT INTO stateful_effects VALUES ({mark});"
+        " SELECT pg_advisory_xact_lock_shared({space}, {gate}); SELECT 1 / {divisor} AS one"
     )
-    return query, {"mark": mark, "space": _SPACE, "gate": gate, "divisor": 0 if fails else 1}
+    return query.format(mark=tried.mark, space=_SPACE, gate=tried.gate, divisor=0 if tried.fails else 1).as_string()

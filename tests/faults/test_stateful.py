@@ -81,9 +81,8 @@ class Delivery:
 
     def __init__(self, runner: Runner, number: int, tried: Tried) -> None:
         self.number = number
-        query, params = statement(tried.gate, tried.fails, tried.mark)
         attempt = Attempt(tried.task_id, tried.number)
-        order = Order(attempt, "stateful", runner._nodename, query, params, "value")
+        order = Order(attempt, "stateful", runner._nodename, statement(tried), {}, "value", reuse=tried.reuse)
         self.watch = Watch(attempt)
         self._endings: list[Any] = []
         self.thread = threading.Thread(target=lambda: self._endings.append(runner.run(order, self.watch)), daemon=True)
@@ -118,10 +117,10 @@ class Deliveries(RuleBasedStateMachine):
 
     # --- rules ---------------------------------------------------------------------------------------
 
-    @rule(target=attempts, fails=st.booleans(), to=DELIVERIES)
-    def send(self, fails: bool, to: list[int]) -> Tried:
+    @rule(target=attempts, fails=st.booleans(), reuse=st.booleans(), to=DELIVERIES)
+    def send(self, fails: bool, reuse: bool, to: list[int]) -> Tried:
         """A new task is delivered, perhaps several times at once."""
-        tried = self.book.enter(Tried(str(uuid.uuid4()), 0, fails))
+        tried = self.book.enter(Tried(str(uuid.uuid4()), 0, fails, reuse))
         self._deliver(tried, to)
         return tried
 
@@ -137,7 +136,7 @@ class Deliveries(RuleBasedStateMachine):
         numbers = [other.number for other in self.book.attempts if other.task_id == tried.task_id]
         if tried.fate != "failed" or tried.number != max(numbers):
             return multiple()
-        again = self.book.enter(Tried(tried.task_id, tried.number + 1, fails))
+        again = self.book.enter(Tried(tried.task_id, tried.number + 1, fails, tried.reuse))
         self._deliver(again, to)
         return again
 
@@ -283,7 +282,7 @@ def test_whatever_happens_effects_are_there_once_for_success_and_else_not(machin
     run_machine(
         machine,
         settings=settings(
-            max_examples=ASKED or 20,
+            max_examples=ASKED or 12,
             stateful_step_count=30 if ASKED else 15,
             derandomize=not ASKED,
             database=None,

@@ -1,0 +1,31 @@
+"""A very short soak: the harness works, and nothing is lost or doubled; whether memory is flat, minutes must tell."""
+
+from __future__ import annotations
+
+from tests.soak.run import soak
+from tests.soak.samples import LIMITS, judge
+
+
+def test_what_grows_is_told_from_what_is_flat() -> None:
+    minutes = range(40)
+    series = {
+        "RSS of the Celery worker": [70.0 + minute for minute in minutes],
+        "PSS of the Celery worker": [70.0 + 30 * (minute > 5) for minute in minutes],
+        "handles in its launching sessions": [float(minute * 40 % 60) for minute in minutes],
+        "deadlines": [minute * 10.0 for minute in minutes],
+    }
+    assert {line.what: line.is_flat for line in judge(series)} == {
+        "RSS of the Celery worker": False,
+        "PSS of the Celery worker": True,
+        "handles in its launching sessions": True,
+        "deadlines": False,
+    }
+
+
+def test_a_short_soak_loses_nothing_and_leaves_nothing_behind(dsn: str, amqp_url: str) -> None:
+    report = soak(dsn, amqp_url, seconds=10)
+    assert report.wrong == []
+    assert {line.what for line in report.lines} == LIMITS.keys()
+    assert report.counts["Celery workers killed"] >= 1
+    for kind in ("fast: SUCCESS", "slow: SUCCESS", "failing: FAILURE", "chord: SUCCESS", "sent_twice: SUCCESS"):
+        assert report.counts[kind] > 0
