@@ -34,7 +34,7 @@ ifneq ($(CONFORMANCE),)
 	PGBG_CONFORMANCE_DSN="$$($(BIN)/python -m celery_pgbg.devserver start)" \
 		$(BIN)/python -m pytest -q -c /dev/null -p no:cacheprovider $(CONFORMANCE)
 endif
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 4
 
 lint: venv  ## Style, types and layers
 	$(BIN)/ruff check .

@@ -22,8 +22,6 @@ from tests.fix_tools import program
 from tests.waiting import eventually
 
 FOLDER = PROJECT / "example_project" / "django_shop"
-# One set of processes serves them all.
-pytestmark = pytest.mark.xdist_group("django")
 
 
 class Site(NamedTuple):

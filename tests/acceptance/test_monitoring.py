@@ -19,9 +19,6 @@ from tests.waiting import eventually
 
 WAIT = 60
 
-# One set of processes serves them all.
-pytestmark = pytest.mark.xdist_group("monitoring")
-
 
 class Flower:
     """A running Flower, seen through its API."""

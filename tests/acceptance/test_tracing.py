@@ -18,9 +18,6 @@ from tests.waiting import eventually
 
 WAIT = 60
 
-# One set of processes serves them all.
-pytestmark = pytest.mark.xdist_group("tracing")
-
 
 class Traced(NamedTuple):
     """The app, and what its Celery worker has recorded."""
