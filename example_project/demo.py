@@ -188,6 +188,15 @@ def show(app: Any, dsn: str) -> None:
     console.print(timed("index_by_plane", tasks.index_by_plane.delay()))
     console.print(timed("vacuum", tasks.vacuum.delay()))
 
+    step("Five hundred short ones, in background workers that take one after another: reuse=True")
+    begin = time.monotonic()
+    audits = group(tasks.audit.s(f"flight {number} looked at") for number in range(500)).apply_async()
+    written = sum(audits.get(timeout=120))
+    seconds = time.monotonic() - begin
+    query = "SELECT count(DISTINCT pid) FROM celery_pgbg.execution WHERE task_id = ANY(%s)"
+    (processes,) = session.execute(query, [[member.id for member in audits]]).fetchone() or (0,)
+    console.print(f"{written} tasks in {processes} background workers, {written / seconds:.0f} tasks/s")
+
     step("A task that fails")
     result = tasks.plane.delay("N14228")
     try:

@@ -22,7 +22,7 @@ ROWS = {"flight": 336_776, "weather": 26_115, "plane": 3_322, "airline": 16}
 _FILES = {"flight": "flights.csv.zip", "weather": "weather.csv", "plane": "planes.csv", "airline": "airlines.csv"}
 
 _TABLES = """
-    DROP TABLE IF EXISTS flight, weather, plane, airline, monthly_delay;
+    DROP TABLE IF EXISTS flight, weather, plane, airline, audit, monthly_delay;
     CREATE TABLE flight (
         year int, month int, day int, dep_time int, sched_dep_time int, dep_delay numeric, arr_time int,
         sched_arr_time int, arr_delay numeric, carrier text, flight int, tailnum text, origin text, dest text,
@@ -39,6 +39,7 @@ _TABLES = """
         speed int, engine text
     );
     CREATE TABLE airline (carrier text PRIMARY KEY, name text);
+    CREATE TABLE audit (at timestamptz NOT NULL DEFAULT clock_timestamp(), what text NOT NULL);
     CREATE TABLE monthly_delay (
         month int, carrier text, flights int, mean_delay numeric, late_share numeric, PRIMARY KEY (month, carrier)
     );

@@ -17,6 +17,12 @@ def roll_up(month: int) -> str:
     """
 
 
+@sql_task(returns="count", reuse=True)
+def audit(what: str) -> str:
+    """One line of the audit: short, and many of them, so a background worker takes one after another."""
+    return "INSERT INTO audit (what) VALUES (%(what)s)"
+
+
 @sql_task(returns="row")
 def summarise_year(counts: list[int]) -> str:
     """The year out of its months; ``counts`` is what the months returned."""
