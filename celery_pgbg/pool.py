@@ -134,7 +134,7 @@ class TaskPool(BasePool):
             self.on_terminate()
             return
         with self._lock:
-            self._give_up_waiting()
+            self._give_up_waiting(Interruption.DETACH)
             # A signal may turn this shutdown into a cold one meanwhile.
             self._ended.wait_for(lambda: not self._busy or _is_cold_shutdown())
         self._close()
@@ -144,7 +144,7 @@ class TaskPool(BasePool):
         how = "detach" if self._leaving else settings_of(self.app).on_shutdown
         self._leaving = True
         with self._lock:
-            self._give_up_waiting()
+            self._give_up_waiting(Interruption.SHUTDOWN if how == "cancel" else Interruption.DETACH)
             for run in self._all_runs():
                 self._leave(run, how)
             if how == "wait" and self._runs_sql():
@@ -178,15 +178,19 @@ class TaskPool(BasePool):
             self._work.notify_all()
         self._check_databases()
 
-    def _give_up_waiting(self) -> None:
-        """Start nothing more. What was not accepted goes back to the broker, as Celery's pools do it."""
+    def _give_up_waiting(self, interruption: Interruption) -> None:
+        """Start nothing more. What was not accepted goes back to the broker, as Celery's pools do it.
+
+        Args:
+            interruption: what to do with a statement that is just being launched.
+        """
         while self._waiting:
             run = self._waiting.popleft()
             self._busy += 1
             self._forget(run)
         for run in self._all_runs():
             if run.is_sql and run.pid is None:
-                run.interrupt(Interruption.DETACH)
+                run.interrupt(interruption)
 
     # --- running -------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from redis import Redis
 
 from tests.apps import shop as shop_module
 from tests.waiting import eventually
@@ -129,6 +130,11 @@ class Shop:
         if self._arguments["broker"].startswith("amqp"):
             with contextlib.suppress(Exception), self.app.connection_for_write() as connection:
                 connection.default_channel.queue_delete(self.queue)
+        # Celery leaves its sockets open until they are garbage, which is a warning.
+        client = getattr(self.app.backend, "client", None)
+        if isinstance(client, Redis):
+            self.app.backend.result_consumer.stop()
+            client.connection_pool.disconnect()
         self.app.close()
 
 

@@ -25,6 +25,7 @@ class Held:
         database.execute("SELECT pg_advisory_lock(%s)", [self._key])
         self.result = self._task.delay(self._text)
         self.pid: int = eventually("it runs", lambda: running(database, self.result.id))[0]
+        shop.wait_active(self.result)
 
     def send_again(self) -> Any:
         """Send a copy, of the same task id."""

@@ -69,3 +69,20 @@ def test_a_block_of_the_django_page_is_the_examples_code(block: str) -> None:
 
 def _without_indentation(text: str) -> str:
     return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+def test_every_test_that_the_documentation_names_exists() -> None:
+    defined = {
+        name
+        for path in (PROJECT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)\(", path.read_text())
+    }
+    for page in PROJECT.glob("docs/**/*.md"):
+        assert set(re.findall(r"`(test_\w+)`", page.read_text())) <= defined, page.name
+
+
+def test_every_row_of_what_dies_names_its_proof() -> None:
+    page = (PROJECT / "docs" / "explanation" / "when-it-dies.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| what")]
+    assert len(rows) > 30
+    assert [row for row in rows if not re.search(r"\| `test_\w+`[^|]* \|$", row)] == []

@@ -1,0 +1,134 @@
+"""More tasks than the server has slots: they wait, nothing fails, nobody starves."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from celery_pgbg.database.runner import Runner
+from celery_pgbg.devserver import DevServer
+from celery_pgbg.outcomes import Returned
+from celery_pgbg.settings import read_settings
+from tests.effects import effects
+from tests.faults.conftest import ALONE
+from tests.faults.held import Held
+from tests.faults.moments import prepare
+from tests.fix_celery import CeleryWorker, Shop
+from tests.fix_runner import in_background, order
+from tests.waiting import eventually
+
+WAIT = 60
+
+#: Of the server's four, one is taken by PostgreSQL's own launcher of logical replication.
+SLOTS = 3
+
+
+@pytest.fixture
+def small_dsn(new_server: Callable[..., DevServer]) -> str:
+    """A server with few slots."""
+    made = str(new_server(max_worker_processes=SLOTS + 1).dsn)
+    prepare(made)
+    return made
+
+
+@pytest.fixture
+def session(small_dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """A session of the test's own there."""
+    with psycopg.connect(small_dsn, autocommit=True) as made:
+        yield made
+
+
+def waiting(worker: CeleryWorker, shop: Shop) -> int:
+    """How many tasks of a Celery worker wait for a slot."""
+    replies = shop.app.control.inspect(destination=[worker.nodename], timeout=2).stats() or {}
+    return sum(
+        database["waiting_for_slot"] for reply in replies.values() for database in reply["pool"].get("databases", [])
+    )
+
+
+def ready_messages(shop: Shop) -> int:
+    """How many messages no Celery worker has taken yet."""
+    with shop.app.connection() as connection:
+        return int(connection.default_channel.queue_declare(shop.queue, passive=True).message_count)
+
+
+def finished_by(session: psycopg.Connection[Any]) -> list[str]:
+    """The Celery workers' names, in the order in which their tasks finished."""
+    query = "SELECT nodename FROM celery_pgbg.execution JOIN celery_pgbg.outcome USING (task_id) ORDER BY finished_at"
+    return [nodename for (nodename,) in session.execute(query)]
+
+
+def test_more_tasks_than_slots_from_two_celery_workers(
+    fault_shop: Callable[..., Shop], small_dsn: str, session: psycopg.Connection[Any]
+) -> None:
+    shop = fault_shop("amqp", small_dsn)
+    for worker in [shop.launch_worker(*ALONE, "-c4"), shop.launch_worker(*ALONE, "-c4")]:
+        worker.wait_ready()
+    held = [Held(shop, "effects", session) for _ in range(SLOTS)]
+    results = [shop.task("insert").delay("effects", f"{i}", 0.05) for i in range(20)]
+    eventually("all threads wait", lambda: sum(waiting(worker, shop) for worker in shop.workers) == 8 - SLOTS)
+    assert ready_messages(shop) == len(results) + SLOTS - 8
+    for task in held:
+        task.release()
+    assert [result.get(timeout=WAIT) for result in results] == [1] * len(results)
+    assert len(effects(session, "effects")) == len(results) + SLOTS
+    assert min(finished_by(session).count(worker.nodename) for worker in shop.workers) >= 4
+
+
+def test_a_celery_worker_with_much_to_do_does_not_starve_another(
+    fault_shop: Callable[..., Shop], small_dsn: str, session: psycopg.Connection[Any]
+) -> None:
+    busy, other = fault_shop("amqp", small_dsn), fault_shop("amqp", small_dsn)
+    for worker in [busy.launch_worker(*ALONE), other.launch_worker(*ALONE)]:
+        worker.wait_ready()
+    many = [busy.task("insert").delay("effects", "busy", 0.1) for _ in range(60)]
+    eventually("it uses all slots", lambda: waiting(busy.workers[0], busy) > 0)
+    few = [other.task("insert").delay("effects", "other", 0.1) for _ in range(8)]
+    for result in [*few, *many]:
+        assert result.get(timeout=WAIT) == 1
+    order_of_ends = finished_by(session)
+    last_of_other = len(order_of_ends) - order_of_ends[::-1].index(other.workers[0].nodename)
+    assert last_of_other < len(order_of_ends) - 10
+
+
+def test_the_oldest_goes_first(small_dsn: str, session: psycopg.Connection[Any]) -> None:
+    runner = Runner(small_dsn, read_settings({}))
+    session.execute("SELECT pg_advisory_lock(1)")
+    blocking = [in_background(runner, order("SELECT pg_advisory_xact_lock_shared(1)")) for _ in range(SLOTS)]
+    for watch, _, _ in blocking:
+        eventually("it runs", lambda w=watch: w.pid)
+    waiting = []
+    for number in range(6):
+        asked = order("SELECT pg_sleep(0.02)", task_id=f"{number}")
+        waiting.append(in_background(runner, asked))
+        eventually("it stands in line", lambda n=number: len(runner.line) == n + 1)
+    session.execute("SELECT pg_advisory_unlock(1)")
+    for _, thread, endings in [*blocking, *waiting]:
+        thread.join(WAIT)
+        assert isinstance(endings[0], Returned)
+    launched = session.execute("SELECT task_id FROM celery_pgbg.execution ORDER BY launched_at").fetchall()
+    assert [task_id for (task_id,) in launched[SLOTS:]] == [f"{number}" for number in range(6)]
+    runner.close()
+
+
+def test_a_task_that_waits_for_a_slot_goes_back_at_a_cold_shutdown(
+    fault_shop: Callable[..., Shop], small_dsn: str, session: psycopg.Connection[Any]
+) -> None:
+    shop = fault_shop("amqp", small_dsn)
+    worker = shop.start_worker(*ALONE)
+    held = [Held(shop, "effects", session) for _ in range(SLOTS)]
+    result = shop.task("insert").delay("effects", "waited")
+    eventually("it waits", lambda: waiting(worker, shop) == 1)
+    worker.send(signal.SIGQUIT)
+    worker.wait()
+    assert "Traceback" not in worker.text()
+    shop.start_worker(*ALONE)
+    for task in held:
+        task.release()
+        assert task.result.get(timeout=WAIT) == [{"v": "done"}]
+    assert result.get(timeout=WAIT) == 1
+    assert effects(session, "effects") == ["waited", "x", "x", "x"]
