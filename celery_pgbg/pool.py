@@ -246,22 +246,31 @@ class TaskPool(BasePool):
         """Give a run to an idle thread, or to a new one. The lock is held."""
         self._busy += 1
         self._set_limits(run)
-        if self._idle_threads > len(self._handed):
-            self._handed.append(run)
+        has_idle_thread = self._idle_threads > len(self._handed)
+        # Not as the new thread's argument, which would be held as long as the thread lives, with the task's value.
+        self._handed.append(run)
+        if has_idle_thread:
             self._work.notify()
         else:
-            threading.Thread(target=self._serve, args=(run,), name="pgbg-task", daemon=True).start()
+            threading.Thread(target=self._serve, name="pgbg-task", daemon=True).start()
 
-    def _serve(self, first: TaskRun) -> None:
+    def _serve(self) -> None:
         """Execute runs until there was none for a while. Backends keep a connection in each thread."""
-        run: TaskRun | None = first
-        while run is not None:
-            run.execute()
-            self._waker.wake()
-            with self._lock:
-                self._forget(run)
-                self._start_runs()
-                run = self._next()
+        while self._serve_one():
+            pass
+
+    def _serve_one(self) -> bool:
+        """Take a run and execute it; nothing of it is held while the thread waits for the next."""
+        with self._lock:
+            run = self._next()
+        if run is None:
+            return False
+        run.execute()
+        self._waker.wake()
+        with self._lock:
+            self._forget(run)
+            self._start_runs()
+        return True
 
     def _next(self) -> TaskRun | None:
         """Wait for a run. The lock is held, and released while waiting."""

@@ -1,0 +1,41 @@
+"""The pool's threads, without a server: what they hold."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from typing import Any
+
+from celery import Celery
+
+from celery_pgbg.pool import TaskPool
+from tests.waiting import eventually
+
+
+class Value:
+    """What a task has made."""
+
+
+def test_an_idle_thread_holds_nothing_of_the_task_that_it_ran() -> None:
+    """A value may have many megabytes, and a thread of a busy pool lives as long as the Celery worker."""
+    pool = TaskPool(2, app=Celery("threads", set_as_current=False))
+    values: list[weakref.ref[Value]] = []
+    both = threading.Barrier(2)
+
+    def target(*args: Any) -> Value:
+        both.wait(30)
+        value = Value()
+        values.append(weakref.ref(value))
+        return value
+
+    for _ in range(3):
+        runs = [
+            pool.on_apply(target, correlation_id=f"task {number}", callback=lambda value: None) for number in (1, 2)
+        ]
+        references = [weakref.ref(run) for run in runs]
+        del runs
+        eventually("both have ended", lambda: not pool._busy)
+        gc.collect()
+        eventually("nothing is held", lambda: not any(ref() for ref in (*references, *values)))  # noqa: B023
+    assert len(values) == 6
