@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 import psycopg
-from celery import Task, states
+from celery import states
 from celery.backends import base
 from celery.exceptions import ImproperlyConfigured
 from celery.result import result_from_tuple
@@ -115,8 +115,7 @@ class PostgresBackend(base.BaseBackend):
         if state != states.SUCCESS or not request:
             return None
         task = self.app.tasks.get(getattr(request, "task", None))
-        # A task that wraps its call may return something else than its statement did.
-        if not isinstance(task, SQLTask) or type(task).__call__ is not Task.__call__:
+        if not isinstance(task, SQLTask) or task.wraps_its_call:
             return None
         return Reference(task.name, request.retries or 0)
 
@@ -142,6 +141,10 @@ class PostgresBackend(base.BaseBackend):
         if request is None and self.briefly(self.store.is_running, _text(task_id)):
             return None
         return super().mark_as_revoked(task_id, reason, request=request, **options)
+
+    def hide_outcomes(self, task_id: str) -> None:
+        """Called before the launch by a task whose result may be another than its statement's outcome."""
+        self.briefly(self.store.hide_outcomes, _text(task_id))
 
     def _forget(self, task_id: str) -> None:
         self.briefly(self.store.forget, _text(task_id))
