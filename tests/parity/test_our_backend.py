@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery import chord
 
+from celery_pgbg.database.results import close_stores
 from tests.fix_parity import ALONE, TwinShop
 from tests.waiting import eventually
 
@@ -24,6 +25,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory, redis_url: str, dsn: str) ->
     shop.start_worker("-c4", *ALONE)
     yield lambda name: shop.app.tasks[f"sql.{name}"]
     shop.close()
+    close_stores()
 
 
 def test_a_call_of_the_tasks_own_gives_its_result(tasks: Callable[[str], Any]) -> None:
