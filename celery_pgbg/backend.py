@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -20,7 +21,7 @@ from celery_pgbg.database.results import ResultStore, store_of
 from celery_pgbg.errors import SessionLost
 from celery_pgbg.runners import settings_of
 from celery_pgbg.task import SQLTask
-from celery_pgbg.task_metas import TaskMeta, TaskMetas
+from celery_pgbg.task_metas import EarlyMeta, TaskMeta, TaskMetas
 from celery_pgbg.waiting import Arrivals
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,20 @@ class PostgresBackend(base.BaseBackend):
         if "children" not in meta:
             self._cache.pop(task_id, None)
         return meta
+
+    def meta_from_decoded(self, meta: TaskMeta) -> TaskMeta:
+        """Called with a meta that an ``AsyncResult`` is going to keep."""
+        meta = super().meta_from_decoded(meta)
+        if "children" in meta:
+            return meta
+        return EarlyMeta(meta, partial(self._read_again, meta["task_id"]))
+
+    def _read_again(self, task_id: str) -> TaskMeta:
+        """Read a meta as an ``AsyncResult`` keeps it; nothing while only the outcome is there."""
+        meta = self.get_task_meta(task_id)
+        if "children" not in meta:
+            return {}
+        return {**meta, "children": [result_from_tuple(child, self.app) for child in meta["children"]]}
 
     def _get_task_meta_for(self, task_id: str) -> TaskMeta:
         return self._read_metas([_text(task_id)])[_text(task_id)]

@@ -203,6 +203,19 @@ def test_a_task_revoked_before_it_runs_does_not(side: Side) -> None:
     assert "task_prerun" not in side.journal.words(result.id)
 
 
+def test_a_task_revoked_while_it_runs_tells_so_once(sql_side: Side) -> None:
+    result = sql_side.task("sleep").delay(60)
+    sql_side.shop.wait_active(result)
+    result.revoke(terminate=True, signal="KILL")
+    assert sql_side.words_at_end(result.id)[:3] == BEGIN
+    eventually("told", lambda: "task_revoked" in sql_side.journal.words(result.id))
+    [entry] = [entry for entry in sql_side.journal.read(result.id) if entry["what"] == "task_revoked"]
+    assert (entry["terminated"], entry["expired"]) == (True, False)
+    [event] = _events(sql_side, result.id, "task-revoked")
+    assert (event["terminated"], event["signum"], event["expired"]) == (True, 9, False)
+    assert set(sql_side.journal.words(result.id)) == {*BEGIN, "task_postrun", "task_revoked"}
+
+
 def test_a_stamped_task_revoked_by_its_header_does_not_run(side: Side) -> None:
     signature = side.task("double").si(1)
     header = f"batch-{side.kind}"

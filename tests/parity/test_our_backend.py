@@ -20,8 +20,9 @@ WAIT = 60
 def tasks(tmp_path_factory: pytest.TempPathFactory, redis_url: str, dsn: str) -> Iterator[Callable[[str], Any]]:
     """The SQL tasks of an app with our pool and our result backend."""
     shop = TwinShop(
-        tmp_path_factory.mktemp("backend"), f"{redis_url}/9", f"pgbg+{dsn}", pgbg_dsn=dsn, journal_url=f"{redis_url}/10"
-    )
+        tmp_path_factory.mktemp("backend"), f"{redis_url}/9", f"pgbg+{dsn}", pgbg_dsn=dsn, result_extended=True,
+        journal_url=f"{redis_url}/10",
+    )  # fmt: skip
     shop.start_worker("-c4", *ALONE)
     yield lambda name: shop.app.tasks[f"sql.{name}"]
     shop.close()
@@ -53,6 +54,19 @@ def test_an_ignored_result_is_passed_on(tasks: Callable[[str], Any]) -> None:
     result = tasks("ignored").apply_async((4,), link=tasks("double").s().set(task_id=linked))
     assert tasks("double").AsyncResult(linked).get(timeout=WAIT) == 8
     assert result.get(timeout=WAIT) is None
+
+
+def test_what_celery_stores_besides_is_there_a_moment_after_the_value(tasks: Callable[[str], Any]) -> None:
+    linked = str(uuid.uuid4())
+    results = [tasks("double").apply_async((n,), link=tasks("double").s()) for n in range(10)]
+    results.append(tasks("double").apply_async((4,), link=tasks("double").s().set(task_id=linked)))
+    assert [result.get(timeout=WAIT) for result in results] == [*range(0, 20, 2), 8]
+    for result in results:
+        eventually("its children", lambda result=result: result.children)
+    [child] = results[-1].children
+    assert (child.id, child.get(timeout=WAIT)) == (linked, 16)
+    assert (results[-1].name, results[-1].retries, results[-1].state) == ("sql.double", 0, "SUCCESS")
+    assert [value for _, value in results[-1].collect()] == [8, 16]
 
 
 def test_retries_replacements_and_errors(tasks: Callable[[str], Any]) -> None:
