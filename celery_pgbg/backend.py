@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
-from celery import Task, states
+from celery import states
 from celery.backends import base
 from celery.exceptions import ImproperlyConfigured
 from celery.result import result_from_tuple
@@ -20,7 +21,7 @@ from celery_pgbg.database.results import ResultStore, store_of
 from celery_pgbg.errors import SessionLost
 from celery_pgbg.runners import settings_of
 from celery_pgbg.task import SQLTask
-from celery_pgbg.task_metas import TaskMeta, TaskMetas
+from celery_pgbg.task_metas import EarlyMeta, TaskMeta, TaskMetas
 from celery_pgbg.waiting import Arrivals
 
 logger = logging.getLogger(__name__)
@@ -115,8 +116,7 @@ class PostgresBackend(base.BaseBackend):
         if state != states.SUCCESS or not request:
             return None
         task = self.app.tasks.get(getattr(request, "task", None))
-        # A task that wraps its call may return something else than its statement did.
-        if not isinstance(task, SQLTask) or type(task).__call__ is not Task.__call__:
+        if not isinstance(task, SQLTask) or task.wraps_its_call:
             return None
         return Reference(task.name, request.retries or 0)
 
@@ -143,6 +143,10 @@ class PostgresBackend(base.BaseBackend):
             return None
         return super().mark_as_revoked(task_id, reason, request=request, **options)
 
+    def hide_outcomes(self, task_id: str) -> None:
+        """Called before the launch by a task whose result may be another than its statement's outcome."""
+        self.briefly(self.store.hide_outcomes, _text(task_id))
+
     def _forget(self, task_id: str) -> None:
         self.briefly(self.store.forget, _text(task_id))
 
@@ -158,6 +162,20 @@ class PostgresBackend(base.BaseBackend):
         if "children" not in meta:
             self._cache.pop(task_id, None)
         return meta
+
+    def meta_from_decoded(self, meta: TaskMeta) -> TaskMeta:
+        """Called with a meta that an ``AsyncResult`` is going to keep."""
+        meta = super().meta_from_decoded(meta)
+        if "children" in meta:
+            return meta
+        return EarlyMeta(meta, partial(self._read_again, meta["task_id"]))
+
+    def _read_again(self, task_id: str) -> TaskMeta:
+        """Read a meta as an ``AsyncResult`` keeps it; nothing while only the outcome is there."""
+        meta = self.get_task_meta(task_id)
+        if "children" not in meta:
+            return {}
+        return {**meta, "children": [result_from_tuple(child, self.app) for child in meta["children"]]}
 
     def _get_task_meta_for(self, task_id: str) -> TaskMeta:
         return self._read_metas([_text(task_id)])[_text(task_id)]

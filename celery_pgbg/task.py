@@ -82,6 +82,8 @@ class SQLTask(Task):
     def run_statement(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the statement that the body makes of these arguments, and wait for its outcome."""
         order = self.make_order(args, kwargs)
+        if self.wraps_its_call and self._is_sent and hasattr(self.backend, "hide_outcomes"):
+            self.backend.hide_outcomes(self.request.id)
         task_run = current_run(self.request.id)
         watch = Watch(order.attempt, on_accepted=partial(self._accepted, task_run))
         if task_run:
@@ -100,6 +102,11 @@ class SQLTask(Task):
         if self.track_started and self._is_sent and not self._ignores_result:
             started = {"pid": pid, "hostname": self.request.hostname}
             self.backend.store_result(self.request.id, started, states.STARTED, request=self.request)
+
+    @property
+    def wraps_its_call(self) -> bool:
+        """Whether it has a ``__call__`` of its own, which may return something else than its statement did."""
+        return bool(type(self).__call__ is not Task.__call__)
 
     @property
     def _is_sent(self) -> bool:

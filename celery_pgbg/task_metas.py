@@ -26,6 +26,31 @@ MAX_VALUE_BYTES = 1_073_741_823 - 16_777_216
 _COLUMNS = ("traceback", "date_done", "group_id", "parent_id", "name", "worker", "retries", "queue")
 
 
+class EarlyMeta(dict[str, Any]):
+    """The meta of a task of which only the outcome is there yet, as an ``AsyncResult`` keeps it.
+
+    What Celery stores besides is read when it is asked for. The first question for children is not: Celery asks
+    it itself whenever it begins to keep a meta.
+
+    Args:
+        meta: what is known.
+        read: reads the meta again.
+    """
+
+    def __init__(self, meta: TaskMeta, read: Callable[[], TaskMeta]) -> None:
+        super().__init__(meta)
+        self._read = read
+        self._is_kept = False
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """What is known by this name, by now."""
+        is_first = name == "children" and not self._is_kept
+        self._is_kept = self._is_kept or is_first
+        if name not in self and not is_first:
+            self.update(self._read())
+        return super().get(name, default)
+
+
 class TaskMetas:
     """Encodes and decodes with the backend's serializer.
 

@@ -65,9 +65,7 @@ class TaskRun:
         self._call = (target, args or (), kwargs or {})
         self._callbacks = callbacks
         self._watch: Watch | None = None
-        request = getattr(callbacks.get("accept_callback"), "__self__", None)
-        to_be_stopped = bool(getattr(request, "stops_first", None))
-        self._interruption: Interruption | None = Interruption.REVOKE if to_be_stopped else None
+        self._interruption: Interruption | None = None
         #: Soft and hard time limit in seconds, None for none.
         self.limits: tuple[float | None, float | None] = None, None
         self._limit_seconds = 0.0
@@ -93,7 +91,11 @@ class TaskRun:
     def _was_revoked(self) -> bool:
         """Celery looks before it hands a task to the pool; it may have been revoked or have expired in our line."""
         request = getattr(self._callbacks.get("accept_callback"), "__self__", None)
-        return request is not None and bool(request.revoked())
+        if request is None or request.revoked():
+            return request is not None
+        if getattr(request, "stops_first", None):
+            self.interrupt(Interruption.REVOKE)
+        return False
 
     def _trace(self) -> None:
         target, args, kwargs = self._call

@@ -40,11 +40,6 @@ class Side:
         return f"{self.kind}.{name}"
 
     @property
-    def is_ours(self) -> bool:
-        """Whether our pool runs it."""
-        return self.shop.app.conf.worker_pool.startswith("celery_pgbg")
-
-    @property
     def is_sql(self) -> bool:
         """Whether a background worker runs it."""
         return self.kind == "sql"
@@ -123,7 +118,8 @@ def shops(
         if pool not in made:
             shop = TwinShop(
                 tmp_path_factory.mktemp(pool), f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn,
-                worker_pool=POOLS[pool], result_extended=True, accept_content=["json", "yaml"],
+                worker_pool=POOLS[pool], result_extended=True, journal_url=f"{redis_url}/10",
+                accept_content=["json", "yaml"],
                 broker_transport_options={"queue_order_strategy": "priority"},
             )  # fmt: skip
             events = Events(shop)
@@ -138,7 +134,10 @@ def shops(
         shop.close()
 
 
-@pytest.fixture(params=["threads, Python task", "ours, Python task", "ours, SQL task"])
+OURS = ["ours, Python task", "ours, SQL task"]
+
+
+@pytest.fixture(params=["threads, Python task", *OURS])
 def side(request: pytest.FixtureRequest, shops: Callable[[str], tuple[TwinShop, Events]], redis_url: str) -> Side:
     """Each kind of task on each pool that can run it."""
     pool, kind = request.param.split(", ")

@@ -153,7 +153,7 @@ class Launcher:
     def _launch_function(self, order: Order) -> str | None:
         """Submit, where nobody reads a result and an error can be told without one (from 1.9 on)."""
         can = self.capabilities
-        submits = order.ignore_result and can.name("error_info") is not None
+        submits = order.ignore_result and not order.reuse and can.name("error_info") is not None
         return (can.name("submit") if submits else None) or can.name("launch")
 
     # --- handles -----------------------------------------------------------------------------

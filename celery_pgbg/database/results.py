@@ -68,6 +68,10 @@ class ResultStore:
         parameters = asdict(row) | asdict(payload) | asdict(reference)
         return bool(self._fetch_one("result_store_reference", parameters)[0])
 
+    def hide_outcomes(self, task_id: str) -> None:
+        """Have readers wait for what is stored: the outcomes of this task are not its result."""
+        self._execute("result_hide_outcomes", {"task_id": task_id})
+
     def read(self, task_ids: Iterable[str]) -> list[StoredResult]:
         """Read what is known of each of these tasks: one row for each, also where that is nothing."""
         return self._fetch("result_read", {"task_ids": list(task_ids)}, StoredResult)

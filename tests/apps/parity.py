@@ -23,10 +23,10 @@ from tests.apps.shop import make_app as make_shop
 KINDS = ("python", "sql")
 
 
-def make_app(broker: str, backend: str, queue: str, **settings: Any) -> Celery:
+def make_app(broker: str, backend: str, queue: str, journal_url: str | None = None, **settings: Any) -> Celery:
     """Make the app; a test and its Celery workers make it with the same arguments."""
     app = make_shop(broker, backend, queue, **settings)
-    journal = Journal(backend, queue) if backend.startswith("redis") else None
+    journal = Journal(journal_url, queue) if journal_url else None
     Twins(app, settings.get("pgbg_dsn", ""), journal).define()
     if "PGBG_TEST_APP" in os.environ and journal is not None:
         journal.note_signals()
@@ -228,6 +228,16 @@ class Twins:
         @task(mixin=CallWrapped)
         def wrapped(x: int) -> str:
             return "SELECT %(x)s::int"
+
+        @task(mixin=CallWrapped, bind=True)
+        def wrapped_after_a_retry(self: Any, x: int) -> str:
+            if not self.request.retries:
+                raise self.retry(countdown=0)
+            return "SELECT %(x)s::int"
+
+        @task
+        def count_of(values: list[Any]) -> Any:
+            return "SELECT %(n)s::int", {"n": len(values)}
 
         @task(mixin=FailingHooks)
         def fail_with_a_bug_in_its_hooks() -> str:

@@ -11,7 +11,7 @@ import pytest
 from celery import signals
 from celery.exceptions import Reject, TaskRevokedError
 
-from tests.fix_parity import Side
+from tests.fix_parity import OURS, Side
 from tests.waiting import eventually
 
 WAIT = 60
@@ -143,13 +143,13 @@ def test_a_body_may_reject_its_message(side: Side) -> None:
     assert event["requeue"] is False
 
 
+@pytest.mark.parametrize("side", OURS, indirect=True)
 def test_a_body_that_exits_fails_and_harms_nothing_else(side: Side) -> None:
+    """With Celery's threads it stays active for ever."""
     result = side.task("exits").delay()
-    if side.is_ours:
-        with pytest.raises(Exception, match=r"exit|SystemExit"):
-            result.get(timeout=WAIT)
-        eventually("over", lambda: not _is_known(side, result.id))
-    # With Celery's threads it stays active for ever.
+    with pytest.raises(Exception, match=r"called for an exit|SystemExit"):
+        result.get(timeout=WAIT)
+    eventually("over", lambda: not _is_known(side, result.id))
     assert side.task("double").delay(1).get(timeout=WAIT) == 2
 
 
@@ -201,6 +201,19 @@ def test_a_task_revoked_before_it_runs_does_not(side: Side) -> None:
         result.get(timeout=WAIT)
     eventually("told", lambda: "task_revoked" in side.journal.words(result.id))
     assert "task_prerun" not in side.journal.words(result.id)
+
+
+def test_a_task_revoked_while_it_runs_tells_so_once(sql_side: Side) -> None:
+    result = sql_side.task("sleep").delay(60)
+    sql_side.shop.wait_active(result)
+    result.revoke(terminate=True, signal="KILL")
+    assert sql_side.words_at_end(result.id)[:3] == BEGIN
+    eventually("told", lambda: "task_revoked" in sql_side.journal.words(result.id))
+    [entry] = [entry for entry in sql_side.journal.read(result.id) if entry["what"] == "task_revoked"]
+    assert (entry["terminated"], entry["expired"]) == (True, False)
+    [event] = _events(sql_side, result.id, "task-revoked")
+    assert (event["terminated"], event["signum"], event["expired"]) == (True, 9, False)
+    assert set(sql_side.journal.words(result.id)) == {*BEGIN, "task_postrun", "task_revoked"}
 
 
 def test_a_stamped_task_revoked_by_its_header_does_not_run(side: Side) -> None:

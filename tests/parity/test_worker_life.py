@@ -27,7 +27,9 @@ def new_shop(tmp_path: Path, redis_url: str, dsn: str) -> Iterator[Callable[...,
     made: list[TwinShop] = []
 
     def make(**settings: Any) -> TwinShop:
-        shop = TwinShop(tmp_path, f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, **settings)
+        shop = TwinShop(
+            tmp_path, f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, journal_url=f"{redis_url}/10", **settings
+        )
         made.append(shop)
         return shop
 
