@@ -325,4 +325,4 @@ def test_who_does_not_use_the_fixtures_imports_nothing(pytester: pytest.Pytester
 def test_the_suite_of_the_example_project(pytester: pytest.Pytester) -> None:
     passed_over = shutil.ignore_patterns("__pycache__", ".*")
     shutil.copytree(PROJECT / "example_project", pytester.path, dirs_exist_ok=True, ignore=passed_over)
-    pytester.runpytest_subprocess("-W", "error", "-n", "2").assert_outcomes(passed=10)
+    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=10)
