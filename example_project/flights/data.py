@@ -21,7 +21,7 @@ ROWS = {"flight": 336_776, "weather": 26_115, "plane": 3_322, "airline": 16}
 
 _FILES = {"flight": "flights.csv.zip", "weather": "weather.csv", "plane": "planes.csv", "airline": "airlines.csv"}
 
-_TABLES = """
+TABLES = """
     DROP TABLE IF EXISTS flight, weather, plane, airline, audit, monthly_delay;
     CREATE TABLE flight (
         year int, month int, day int, dep_time int, sched_dep_time int, dep_delay numeric, arr_time int,
@@ -63,7 +63,7 @@ def download(folder: Path) -> Path:
 def load(dsn: str, archive: Path, advance: Callable[[str, int], None]) -> None:
     """Make the tables and copy the data in; ``advance`` is told of every batch of rows."""
     with psycopg.connect(dsn) as session:
-        session.execute(_TABLES)
+        session.execute(TABLES)
         for table in _FILES:
             _copy(session, table, _rows(archive, table), advance)
         session.execute("ANALYZE flight; ANALYZE weather")

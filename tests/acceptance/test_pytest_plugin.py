@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -319,3 +320,9 @@ def test_who_does_not_use_the_fixtures_imports_nothing(pytester: pytest.Pytester
             assert "celery_pgbg.testing" not in sys.modules
     """)
     pytester.runpytest_subprocess(*CELERYS_FIXTURES).assert_outcomes(passed=1)
+
+
+def test_the_suite_of_the_example_project(pytester: pytest.Pytester) -> None:
+    passed_over = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(PROJECT / "example_project", pytester.path, dirs_exist_ok=True, ignore=passed_over)
+    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=10)
