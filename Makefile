@@ -48,9 +48,10 @@ bench: venv  ## Measure: rates as ratios, memory, latencies
 
 SECONDS ?= 120
 
-soak: venv  ## Load and accidents for SECONDS (120), nothing may leak or get lost; then more of the stateful tests
+soak: venv  ## Load and accidents for SECONDS (120), nothing may leak or get lost; then the long versions of tests
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 	PGBG_STATEFUL_EXAMPLES=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest -q tests/faults/test_stateful*.py
+	PGBG_FAST_LAUNCHES=10000 $(BIN)/python -m pytest -q tests/integration/test_runner.py -k fast_launches
 
 clean: stop  ## Stop the server and delete what was downloaded or built
 	$(BIN)/python -m celery_pgbg.devserver stop --purge

@@ -11,7 +11,7 @@ import psycopg
 
 from celery_pgbg.database import operations, poolers, schema
 from celery_pgbg.database.capabilities import detect
-from celery_pgbg.database.launcher import SESSION_WORKER_LIMIT
+from celery_pgbg.database.launching_session import SESSION_WORKER_LIMIT
 from celery_pgbg.database.sessions import Session, connect
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.runners import settings_of

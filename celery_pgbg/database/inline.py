@@ -11,8 +11,8 @@ from psycopg import errors, pq
 from psycopg.rows import TupleRow, tuple_row
 
 from celery_pgbg.database import queries, schema
+from celery_pgbg.database.attempts import read_outcomes
 from celery_pgbg.database.binding import bind, split
-from celery_pgbg.database.launcher import read_outcomes
 from celery_pgbg.database.values import StoredOutcome, from_exception
 from celery_pgbg.database.watches import deliver
 from celery_pgbg.errors import CannotRunInline, SchemaMissing

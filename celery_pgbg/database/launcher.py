@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
 from psycopg import errors
-from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, dict_row
 
-from celery_pgbg.database import poolers, queries
+from celery_pgbg.database import queries
+from celery_pgbg.database.attempts import AttemptSession
 from celery_pgbg.database.binding import bind, split
-from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.reuse import Reusable, ReusableWorkers
-from celery_pgbg.database.schema import check_installed
-from celery_pgbg.database.sessions import Session, abandon, is_dead
-from celery_pgbg.database.values import StoredOutcome, from_exception
-from celery_pgbg.errors import ConfigurationError, SessionLost
-from celery_pgbg.handles import Attempt, Handle
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.database.values import from_exception
+from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ErrorReport
-
-#: pg_background's own upper bound for the handles of one session.
-SESSION_WORKER_LIMIT = 1000
-
-#: How long closing waits for a call in progress, in seconds.
-_CLOSE_SECONDS = 1.0
 
 #: Handles that are done with are detached together, once there are this many.
 _DETACH_BATCH = 32
@@ -58,22 +47,17 @@ class _LaunchRow:
     bgworker_id: int | None = None
 
 
-class Launcher:
-    """One launching session, opened when needed and again after a loss; any thread may call.
-
-    Args:
-        open_session: makes a connected session in autocommit mode.
-    """
+class Launcher(AttemptSession):
+    """A launching session and the handles of what it launched; any thread may call."""
 
     def __init__(self, open_session: Callable[[], Session]) -> None:
-        self._open_session = open_session
-        self._session: Session | None = None
-        self._capabilities: Capabilities | None = None
-        self._lock = threading.RLock()
+        super().__init__(open_session)
         self._done: list[Handle] = []
         self._reusable = ReusableWorkers()
-        self._may_reuse = True
-        self._closed = False
+
+    def _forget_all(self) -> None:
+        self._done.clear()
+        self._reusable.clear()
 
     # --- launching ---------------------------------------------------------------------------
 
@@ -265,163 +249,6 @@ class Launcher:
             with session.cursor(row_factory=dict_row) as cursor:
                 return cursor.execute(query).fetchone() or {}
 
-    # --- attempts, in any session --------------------------------------------------------------
-
-    def read_outcomes(self, attempts: list[Attempt]) -> list[StoredOutcome]:
-        """Read the outcomes of those attempts that have one."""
-        with self._exclusive() as session:
-            return read_outcomes(session, attempts)
-
-    def running(self, attempts: list[Attempt], was_seen: bool = False) -> set[Attempt]:
-        """Find those attempts whose recorded worker is alive, whoever launched it.
-
-        Args:
-            attempts: whose workers to look for.
-            was_seen: they have shown themselves, so that those not there now have ended. Else one that
-                was launched in the last seconds counts as alive: it may not be visible yet.
-        """
-        with self._exclusive() as session:
-            parameters = {**attempts_as_arrays(attempts), "was_seen": was_seen}
-            rows = session.execute(queries.query("running_attempts"), parameters)
-            return {Attempt(task_id, number) for task_id, number in rows}
-
-    def terminate(self, attempt: Attempt) -> bool:
-        """Stop the worker of an attempt that another session launched, if it is really that worker.
-
-        Returns:
-            False if there was no such worker.
-        """
-        with self._exclusive() as session:
-            parameters = {"task_id": attempt.task_id, "attempt": attempt.number}
-            row = session.execute(queries.query("terminate_execution"), parameters).fetchone()
-            return bool(row and row[0])
-
-    def count_launches(self, order: Order) -> int:
-        """Tell how often an attempt was launched, whose background worker was lost."""
-        with self._exclusive() as session:
-            parameters = {
-                "task_id": order.attempt.task_id,
-                "attempt": order.attempt.number,
-                "task_name": order.task_name,
-                "application_name": order.application_name,
-                "nodename": order.nodename,
-            }
-            row = session.execute(queries.query("count_launches"), parameters).fetchone()
-            assert row is not None
-            return int(row[0])
-
-    def shows(self, application_name: str) -> bool:
-        """Whether a background worker of this name is alive. Needs neither our schema nor the extension."""
-        with self._exclusive(prepared=False) as session:
-            query = queries.query("find_worker")
-            return session.execute(query, {"application_name": application_name}).fetchone() is not None
-
-    def delete_expired(self, seconds: float) -> None:
-        """Delete outcomes and records older than this."""
-        with self._exclusive() as session:
-            session.execute(queries.query("delete_expired"), {"age_ms": round(seconds * 1000)})
-
-    # --- the session ---------------------------------------------------------------------------
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the installed pg_background can do; connects if need be."""
-        with self._exclusive():
-            assert self._capabilities is not None
-            return self._capabilities
-
-    @property
-    def server_worker_limit(self) -> int | None:
-        """``max_worker_processes``, or None while there is no session; does not connect."""
-        known = self._capabilities
-        return known.server_worker_limit if known else None
-
-    @property
-    def backend_pid(self) -> int | None:
-        """PID of the session itself, or None while there is none."""
-        session = self._session
-        return None if session is None or is_dead(session) else session.info.backend_pid
-
-    def close(self) -> None:
-        """End the session for good. Its workers run on; their handles are gone.
-
-        A call that another thread has in progress may take a second to end, then it is cut off.
-        """
-        self._closed = True
-        if self._lock.acquire(timeout=_CLOSE_SECONDS):
-            try:
-                self._drop()
-            finally:
-                self._lock.release()
-        elif self._session is not None:
-            abandon(self._session)
-
-    def _drop(self) -> None:
-        """End the session; the next call opens another."""
-        with self._lock:
-            session, self._session, self._capabilities = self._session, None, None
-            self._done.clear()
-            self._reusable.clear()
-            if session is not None:
-                session.close()
-
-    @contextmanager
-    def _exclusive(self, prepared: bool = True) -> Iterator[Session]:
-        """The session for one short call; a death during it becomes ``SessionLost``.
-
-        Args:
-            prepared: what is installed in the database must be known, and complete.
-        """
-        with self._lock:
-            session = self._connected()
-            try:
-                if prepared and self._capabilities is None:
-                    self._prepare(session)
-                yield session
-            except psycopg.Error as exc:
-                if isinstance(exc, (errors.UndefinedFunction, errors.InvalidSchemaName)):
-                    # The extension was dropped, and perhaps made again elsewhere: look the next time.
-                    self._capabilities = None
-                if not is_dead(session):
-                    raise
-                self._drop()
-                raise SessionLost(f"the launching session was lost: {exc}") from exc
-            finally:
-                # An exception raised into this thread, such as a time limit of prefork, leaves it in the middle.
-                if session is self._session and session.info.transaction_status is TransactionStatus.ACTIVE:
-                    self._drop()
-
-    def _connected(self) -> Session:
-        if self._session is not None and is_dead(self._session):
-            self._drop()
-        if self._closed:
-            raise SessionLost("the launcher is closed")
-        if self._session is None:
-            self._session = self._open_session()
-        return self._session
-
-    def _prepare(self, session: Session) -> None:
-        """Look at what is installed, and set the session up."""
-        check_installed(session)
-        capabilities = detect(session)
-        if poolers.through_pooler(session):
-            self._take_from_pooler(session, capabilities)
-        limit = {"session_worker_limit": SESSION_WORKER_LIMIT}
-        prepared = session.execute(queries.query("prepare_launcher"), limit).fetchone()
-        self._may_reuse = bool(prepared and prepared[0])
-        self._capabilities = capabilities
-
-    def _take_from_pooler(self, session: Session, capabilities: Capabilities) -> None:
-        """Make sure that the session stays ours; it may hold handles of who had it before."""
-        if poolers.shares_sessions(session, self._open_session):
-            raise ConfigurationError(poolers.NEEDS_SESSIONS)
-        query = queries.query("detach_all").format(
-            detach_function=capabilities.identifier("detach"),
-            list_function=capabilities.identifier("list"),
-            list_columns=capabilities.list_columns,
-        )
-        session.execute(query)
-
     def _about(self, statement: str, function: str, handle: Handle) -> bool:
         """Call one function about one handle; False where the handle is not ours (any more)."""
         with self._exclusive() as session:
@@ -471,14 +298,3 @@ def is_of_worker(error: psycopg.Error) -> bool:
 
 def _as_arrays(handles: list[Handle]) -> dict[str, list[Any]]:
     return {"pids": [handle.pid for handle in handles], "cookies": [handle.cookie for handle in handles]}
-
-
-def attempts_as_arrays(attempts: list[Attempt]) -> dict[str, list[Any]]:
-    """Attempts as the two array parameters that the queries take."""
-    return {"task_ids": [a.task_id for a in attempts], "attempts": [a.number for a in attempts]}
-
-
-def read_outcomes(session: Session, attempts: list[Attempt]) -> list[StoredOutcome]:
-    """Read the outcomes of those attempts that have one, on any session."""
-    with session.cursor(row_factory=class_row(StoredOutcome)) as cursor:
-        return cursor.execute(queries.query("read_outcomes"), attempts_as_arrays(attempts)).fetchall()

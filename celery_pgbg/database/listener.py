@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import psycopg
 
+from celery_pgbg.database.attempts import read_outcomes
 from celery_pgbg.database.backoff import Backoff
-from celery_pgbg.database.launcher import read_outcomes
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.watches import Watches
 from celery_pgbg.errors import PgbgError

@@ -15,7 +15,8 @@ from psycopg import errors
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.counts import Counts
-from celery_pgbg.database.launcher import SESSION_WORKER_LIMIT, Launch, Launcher
+from celery_pgbg.database.launcher import Launch, Launcher
+from celery_pgbg.database.launching_session import SESSION_WORKER_LIMIT
 from celery_pgbg.database.listener import Listener
 from celery_pgbg.database.sessions import Session, connect, read_dsn
 from celery_pgbg.database.slots import SlotLine

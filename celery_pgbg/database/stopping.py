@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import psycopg
 
 from celery_pgbg.database import queries
-from celery_pgbg.database.launcher import attempts_as_arrays
+from celery_pgbg.database.attempts import attempts_as_arrays
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.handles import Attempt

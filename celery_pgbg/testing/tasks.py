@@ -9,7 +9,7 @@ import psycopg
 from celery import states
 
 from celery_pgbg.database import operations, queries
-from celery_pgbg.database.launcher import read_outcomes
+from celery_pgbg.database.attempts import read_outcomes
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import Raised, Returned
 from celery_pgbg.testing.messages import SentMessages

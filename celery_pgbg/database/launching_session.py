@@ -1,0 +1,140 @@
+"""The session that launches: opened when needed and again after a loss, set up, and used by one thread at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from celery_pgbg.database import poolers, queries
+from celery_pgbg.database.capabilities import Capabilities, detect
+from celery_pgbg.database.schema import check_installed
+from celery_pgbg.database.sessions import Session, abandon, is_dead
+from celery_pgbg.errors import ConfigurationError, SessionLost
+
+#: pg_background's own upper bound for the handles of one session.
+SESSION_WORKER_LIMIT = 1000
+
+#: How long closing waits for a call in progress, in seconds.
+_CLOSE_SECONDS = 1.0
+
+
+class LaunchingSession:
+    """One session that may launch; any thread may call.
+
+    Args:
+        open_session: makes a connected session in autocommit mode.
+    """
+
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        self._open_session = open_session
+        self._session: Session | None = None
+        self._capabilities: Capabilities | None = None
+        self._lock = threading.RLock()
+        self._may_reuse = True
+        self._closed = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the installed pg_background can do; connects if need be."""
+        with self._exclusive():
+            assert self._capabilities is not None
+            return self._capabilities
+
+    @property
+    def server_worker_limit(self) -> int | None:
+        """``max_worker_processes``, or None while there is no session; does not connect."""
+        known = self._capabilities
+        return known.server_worker_limit if known else None
+
+    @property
+    def backend_pid(self) -> int | None:
+        """PID of the session itself, or None while there is none."""
+        session = self._session
+        return None if session is None or is_dead(session) else session.info.backend_pid
+
+    def close(self) -> None:
+        """End the session for good. Its workers run on; their handles are gone.
+
+        A call that another thread has in progress may take a second to end, then it is cut off.
+        """
+        self._closed = True
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
+        elif self._session is not None:
+            abandon(self._session)
+
+    def _forget_all(self) -> None:
+        """The session is gone, and all its handles with it."""
+
+    def _drop(self) -> None:
+        """End the session; the next call opens another."""
+        with self._lock:
+            session, self._session, self._capabilities = self._session, None, None
+            self._forget_all()
+            if session is not None:
+                session.close()
+
+    @contextmanager
+    def _exclusive(self, prepared: bool = True) -> Iterator[Session]:
+        """The session for one short call; a death during it becomes ``SessionLost``.
+
+        Args:
+            prepared: what is installed in the database must be known, and complete.
+        """
+        with self._lock:
+            session = self._connected()
+            try:
+                if prepared and self._capabilities is None:
+                    self._prepare(session)
+                yield session
+            except psycopg.Error as exc:
+                if isinstance(exc, (errors.UndefinedFunction, errors.InvalidSchemaName)):
+                    # The extension was dropped, and perhaps made again elsewhere: look the next time.
+                    self._capabilities = None
+                if not is_dead(session):
+                    raise
+                self._drop()
+                raise SessionLost(f"the launching session was lost: {exc}") from exc
+            finally:
+                # An exception raised into this thread, such as a time limit of prefork, leaves it in the middle.
+                if session is self._session and session.info.transaction_status is TransactionStatus.ACTIVE:
+                    self._drop()
+
+    def _connected(self) -> Session:
+        if self._session is not None and is_dead(self._session):
+            self._drop()
+        if self._closed:
+            raise SessionLost("the launcher is closed")
+        if self._session is None:
+            self._session = self._open_session()
+        return self._session
+
+    def _prepare(self, session: Session) -> None:
+        """Look at what is installed, and set the session up."""
+        check_installed(session)
+        capabilities = detect(session)
+        if poolers.through_pooler(session):
+            self._take_from_pooler(session, capabilities)
+        limit = {"session_worker_limit": SESSION_WORKER_LIMIT}
+        prepared = session.execute(queries.query("prepare_launcher"), limit).fetchone()
+        self._may_reuse = bool(prepared and prepared[0])
+        self._capabilities = capabilities
+
+    def _take_from_pooler(self, session: Session, capabilities: Capabilities) -> None:
+        """Make sure that the session stays ours; it may hold handles of who had it before."""
+        if poolers.shares_sessions(session, self._open_session):
+            raise ConfigurationError(poolers.NEEDS_SESSIONS)
+        query = queries.query("detach_all").format(
+            detach_function=capabilities.identifier("detach"),
+            list_function=capabilities.identifier("list"),
+            list_columns=capabilities.list_columns,
+        )
+        session.execute(query)
