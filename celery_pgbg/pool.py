@@ -6,43 +6,35 @@ import logging
 import socket
 import sys
 import threading
-import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import psycopg
 from celery import Task
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
-from celery_pgbg.deadlines import Deadlines
-from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.eventloop import LoopWaker
 from celery_pgbg.orders import Interruption
 from celery_pgbg.runners import (
     close_runners,
     name_this_worker,
     read_settings_again,
-    runner_of,
     runners,
     settings_of,
     unname_this_worker,
 )
 from celery_pgbg.settings import OnShutdown
+from celery_pgbg.startup import check_databases, warn_of_meaningless
 from celery_pgbg.task import SQLTask
 from celery_pgbg.taskrun import TaskRun
+from celery_pgbg.timelimits import TimeLimits
 
 logger = logging.getLogger(__name__)
 
 #: How long a thread without work lives on, in seconds.
 _IDLE_SECONDS = 60.0
-
-#: Settings that count what a process of Celery's own pool did, by the names that pools get them under.
-_SETTINGS = {"maxtasksperchild": "max_tasks_per_child", "max_memory_per_child": "max_memory_per_child"}
-_NO_CHILDREN = "each SQL task has a new process in the server, and Python tasks run in threads"
 
 #: How long a cold shutdown waits for statements to be left or cancelled, in seconds.
 _LEAVE_SECONDS = 5.0
@@ -74,9 +66,8 @@ class TaskPool(BasePool):
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
         self._ended = threading.Condition(self._lock)
-        self._deadlines = Deadlines()
+        self._time_limits = TimeLimits(self.options)
         self._waker = LoopWaker()
-        self._warned_of_limits = False
         self._leaving = False
 
     # --- starting and stopping ---------------------------------------------------------------------
@@ -88,45 +79,13 @@ class TaskPool(BasePool):
         # Else, after a reconnect, Celery asks the broker for its old prefetch count in whatever thread
         # acknowledges, on a connection that the event loop reads at the same time: seen to hang for ever.
         self.app.conf.worker_enable_prefetch_count_reduction = False
-        for name in ("maxtasksperchild", "max_memory_per_child"):
-            if self.options.get(name):
-                logger.warning("worker_%s has no meaning in this pool: %s", _SETTINGS[name], _NO_CHILDREN)
-        self._check_databases()
-
-    def _check_databases(self) -> None:
-        settings = settings_of(self.app)
-        for alias in ([None] if settings.dsn else []) + list(settings.databases):
-            self._check_database(alias)
-        if not settings.dsn and not settings.databases:
-            logger.warning("pgbg_dsn is not set: SQL tasks will fail until it is")
+        warn_of_meaningless(self.options)
+        check_databases(self.app, self.limit)
 
     def _nodename(self) -> str:
         """Celery hands the node's name to process initialisers only."""
         initargs: tuple[Any, ...] = self.options.get("initargs") or ()
         return str(initargs[1]) if len(initargs) > 1 else socket.gethostname()
-
-    def _check_database(self, alias: str | None) -> None:
-        name = alias or "default"
-        try:
-            capabilities = runner_of(self.app, alias).launchers[0].capabilities
-        except SessionLost as exc:
-            logger.warning("database %s: %s; SQL tasks will wait for it", name, exc)
-        except (ConfigurationError, psycopg.Error) as exc:
-            logger.error("database %s: %s; SQL tasks will fail until that is mended", name, exc)
-        else:
-            logger.info(
-                "database %s: pg_background %s; concurrency %s, max_worker_processes %d, shared by all Celery workers",
-                name,
-                capabilities.version,
-                self.limit,
-                capabilities.server_worker_limit,
-            )
-            if self.limit > capabilities.server_worker_limit:
-                logger.warning(
-                    "concurrency %s is above max_worker_processes %d: the rest will wait for free slots",
-                    self.limit,
-                    capabilities.server_worker_limit,
-                )
 
     def on_stop(self) -> None:
         """Warm shutdown: wait for what runs. Celery calls this for a cold shutdown as well."""
@@ -176,7 +135,7 @@ class TaskPool(BasePool):
         with self._lock:
             self._handed.extend([None] * (self._idle_threads - len(self._handed)))
             self._work.notify_all()
-        self._check_databases()
+        check_databases(self.app, self.limit)
 
     def _give_up_waiting(self, interruption: Interruption) -> None:
         """Start nothing more. What was not accepted goes back to the broker, as Celery's pools do it.
@@ -206,36 +165,12 @@ class TaskPool(BasePool):
         task = self.app.tasks.get(args[0]) if args and isinstance(args[0], str) else args and args[0]
         run = TaskRun(correlation_id or "", isinstance(task, SQLTask), target, args, kwargs, options)
         if isinstance(task, Task):
-            run.limits = self._limits_of(task, args[2].get("timelimit"))
+            run.limits = self._time_limits.of(task, args[2].get("timelimit"))
         with self._lock:
             self._runs.setdefault(run.task_id, []).append(run)
             self._waiting.append(run)
             self._start_runs()
         return run
-
-    def _limits_of(self, task: Task, sent: Sequence[float | None] | None) -> tuple[float | None, float | None]:
-        """Find soft and hard limit: the message's, else the task's, else the Celery worker's (``--time-limit``).
-
-        Celery's request hands over what the task had at start-up; a control command may have changed it since.
-        """
-        hard, soft = sent or (None, None)
-        soft = soft or task.soft_time_limit or self.options.get("soft_timeout")
-        return soft, hard or task.time_limit or self.options.get("timeout")
-
-    def _set_limits(self, run: TaskRun) -> None:
-        """Start the clocks of a run: its wait for a background worker slot counts, that for a thread does not."""
-        soft, hard = run.limits
-        if not soft and not hard:
-            return
-        if not run.is_sql:
-            if not self._warned_of_limits:
-                self._warned_of_limits = True
-                logger.warning("time limits do not stop Python tasks in this pool's threads, only SQL tasks")
-            return
-        reference = weakref.ref(run)
-        for is_soft, seconds in ((True, soft), (False, hard)):
-            if seconds:
-                run.deadlines.append(self._deadlines.add(seconds, partial(_time_out, reference, is_soft, seconds)))
 
     def _start_runs(self) -> None:
         """Start what may run now. The lock is held."""
@@ -245,7 +180,7 @@ class TaskPool(BasePool):
     def _start(self, run: TaskRun) -> None:
         """Give a run to an idle thread, or to a new one. The lock is held."""
         self._busy += 1
-        self._set_limits(run)
+        self._time_limits.start(run)
         has_idle_thread = self._idle_threads > len(self._handed)
         # Not as the new thread's argument, which would be held as long as the thread lives, with the task's value.
         self._handed.append(run)
@@ -280,8 +215,7 @@ class TaskPool(BasePool):
         return self._handed.popleft() if self._handed else None
 
     def _forget(self, run: TaskRun) -> None:
-        for deadline in run.deadlines:
-            self._deadlines.take_back(deadline)
+        self._time_limits.stop(run)
         runs = self._runs[run.task_id]
         runs.remove(run)
         if not runs:
@@ -357,12 +291,6 @@ class TaskPool(BasePool):
     def register_with_event_loop(self, loop: Any) -> None:
         """Let the threads wake the loop."""
         self._waker.register(loop)
-
-
-def _time_out(reference: Callable[[], TaskRun | None], soft: bool, seconds: float) -> None:
-    run = reference()
-    if run is not None:
-        run.time_out(soft, seconds)
 
 
 def _is_cold_shutdown() -> bool:

@@ -246,7 +246,7 @@ def holdings_of_this_process() -> dict[str, int]:
         "watches": sum(len(runner.watches.entries()) for runner in ours),
         "in line": sum(len(runner.line) for runner in ours),
         "runs": sum(len(runs) for pool in pools for runs in pool._runs.values()),
-        "deadlines": sum(len(pool._deadlines) for pool in pools),
+        "deadlines": sum(len(pool._time_limits) for pool in pools),
         "objects": len(gc.get_objects()),
     }
 
