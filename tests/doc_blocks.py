@@ -8,8 +8,8 @@ from pathlib import Path
 PROJECT = Path(__file__).parent.parent
 PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/**/*.md"))]
 
-#: What the first line of a block says that is a file of the Django example, or a part of one.
-DJANGO_FILE = re.compile(r"# (shop/\S+\.py)\n")
+#: The first line of a block that is a file, or a part of one.
+FILE = re.compile(r"# ([\w/]+\.py)\n")
 
 
 def python_blocks(page: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -81,7 +82,9 @@ def tools(
 
 
 def test_flower_shows_our_tasks_and_its_button_stops_one(tools: Any, browser: Any, database: Any) -> None:
+    from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
 
     shop, flower, _, _ = tools
     nodename = shop.workers[0].nodename
@@ -97,14 +100,28 @@ def test_flower_shows_our_tasks_and_its_button_stops_one(tools: Any, browser: An
     assert "psycopg.errors.DivisionByZero" in failure["traceback"]
     flower.wait_state(result.id, "STARTED")
 
-    active = flower.get(f"/api/workers?refresh=1&workername={nodename}")[nodename]["active"]
-    assert [(task["id"], task["worker_pid"]) for task in active] == [(result.id, pid)]
+    def active() -> list[Any]:
+        # An answer that came late is missing.
+        answer = flower.get(f"/api/workers?refresh=1&workername={nodename}") or {}
+        return [(task["id"], task["worker_pid"]) for task in answer.get(nodename, {}).get("active", [])]
+
+    eventually("Flower lists it with its PID", lambda: active() == [(result.id, pid)])
     assert running(database, result.id) == [pid]
 
     def see(path: str, selector: str, *words: str) -> None:
-        browser.get(flower.url + path)
-        element = browser.find_element(By.CSS_SELECTOR, selector)
-        eventually(f"{path} shows {words}", lambda: all(word in element.get_attribute("textContent") for word in words))
+        """Load a page until an element has these words; tables are filled after the page has come."""
+
+        def shown() -> bool:
+            browser.get(flower.url + path)
+            element = browser.find_element(By.CSS_SELECTOR, selector)
+            with contextlib.suppress(TimeoutException):
+                return bool(WebDriverWait(browser, 5).until(lambda _: missing(element) == []))
+            return False
+
+        def missing(element: Any) -> list[str]:
+            return [word for word in words if word not in element.get_attribute("textContent")]
+
+        eventually(f"{path} shows {words}", shown)
 
     see("/tasks", "#tasks-table", done.id, "shop.divide", "SUCCESS", "FAILURE", "STARTED")
     see(f"/worker/{nodename}", "#tab-tasks", result.id, str(pid), "(60,)")

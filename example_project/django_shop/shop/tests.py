@@ -3,18 +3,37 @@
 from datetime import date
 from decimal import Decimal
 
+from django.db import connection
 from django.test import TestCase, TransactionTestCase
 
 from celery_pgbg.runners import close_runners
+from celery_pgbg.testing import inline
 from shop.models import MonthlyTotal, Sale
 from shop.sales import sell
-from shop.tasks import close_month, sales_of
+from shop.tasks import close_month, sales_of, vacuum_sales
 
 JANUARY = date(2026, 1, 1)
 
 
-class CloseMonthTest(TransactionTestCase):
-    """The statement runs in a session of its own and sees what is committed: so no ``TestCase``."""
+class CloseMonthTest(TestCase):
+    """In the test's own transaction."""
+
+    def test_a_month_is_added_up(self):
+        Sale.objects.create(sold_on=date(2026, 1, 31), product="tea", amount="3.50")
+        Sale.objects.create(sold_on=date(2026, 1, 2), product="tea", amount="1.50")
+        Sale.objects.create(sold_on=date(2026, 2, 1), product="tea", amount="9")
+        with inline(connection):
+            self.assertEqual(close_month(JANUARY), 1)
+        self.assertEqual(MonthlyTotal.objects.get().amount, Decimal("5.00"))
+
+    def test_a_sale_brings_its_month_up_to_date_when_it_is_committed(self):
+        with self.captureOnCommitCallbacks() as callbacks:
+            sell("tea", Decimal("3.50"), date(2026, 1, 17))
+        self.assertEqual([callback.args for callback in callbacks], [(JANUARY,)])
+
+
+class VacuumTest(TransactionTestCase):
+    """In a background worker."""
 
     @classmethod
     def tearDownClass(cls):
@@ -22,23 +41,10 @@ class CloseMonthTest(TransactionTestCase):
         close_runners()
         super().tearDownClass()
 
-    def test_a_month_is_added_up(self):
-        Sale.objects.create(sold_on=date(2026, 1, 31), product="tea", amount="3.50")
-        Sale.objects.create(sold_on=date(2026, 1, 2), product="tea", amount="1.50")
-        Sale.objects.create(sold_on=date(2026, 2, 1), product="tea", amount="9")
-        self.assertEqual(close_month(JANUARY), 1)
-        self.assertEqual(MonthlyTotal.objects.get().amount, Decimal("5.00"))
+    def test_the_table_is_vacuumed(self):
+        self.assertEqual(vacuum_sales(), "VACUUM")
 
-    def test_a_queryset_is_a_statement(self):
+    def test_a_background_worker_sees_what_is_committed(self):
         Sale.objects.create(sold_on=date(2026, 1, 31), product="100% tea", amount="3.50")
         Sale.objects.create(sold_on=date(2026, 1, 31), product="rice", amount="1.50")
         self.assertEqual(sales_of("100% tea"), [{"sold_on": date(2026, 1, 31), "amount": Decimal("3.50")}])
-
-
-class SellTest(TestCase):
-    """What is sent, and when, needs no statement."""
-
-    def test_a_sale_brings_its_month_up_to_date_when_it_is_committed(self):
-        with self.captureOnCommitCallbacks() as callbacks:
-            sell("tea", Decimal("3.50"), date(2026, 1, 17))
-        self.assertEqual([callback.args for callback in callbacks], [(JANUARY,)])
