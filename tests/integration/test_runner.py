@@ -19,7 +19,6 @@ from tests.effects import effects, running
 from tests.fix_runner import in_background, order, run
 from tests.waiting import eventually
 
-
 #: ``make soak`` makes it 10,000.
 FAST_LAUNCHES = int(os.environ.get("PGBG_FAST_LAUNCHES", "3000"))
 
