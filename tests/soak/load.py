@@ -46,8 +46,9 @@ class Load:
         self.expected: dict[str, str] = {}
         self.unwanted: dict[str, str] = {}
         self._kinds: list[tuple[int, Callable[[str], str]]] = [
-            (10, self._fast), (4, self._slow), (3, self._failing), (3, self._revoked), (1, self._out_of_time),
-            (1, self._alone), (6, self._reusing), (4, self._python), (2, self._chord), (3, self._sent_twice), (1, self._large),
+            (10, self._fast), (6, self._reusing), (4, self._slow), (3, self._failing), (3, self._revoked),
+            (1, self._out_of_time), (1, self._alone), (4, self._python), (2, self._chord), (3, self._sent_twice),
+            (1, self._large),
         ]  # fmt: skip
 
     def start(self, clients: int) -> None:
