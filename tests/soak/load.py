@@ -46,8 +46,9 @@ class Load:
         self.expected: dict[str, str] = {}
         self.unwanted: dict[str, str] = {}
         self._kinds: list[tuple[int, Callable[[str], str]]] = [
-            (10, self._fast), (4, self._slow), (3, self._failing), (3, self._revoked), (1, self._out_of_time),
-            (1, self._alone), (4, self._python), (2, self._chord), (3, self._sent_twice), (1, self._large),
+            (10, self._fast), (6, self._reusing), (4, self._slow), (3, self._failing), (3, self._revoked),
+            (1, self._out_of_time), (1, self._alone), (4, self._python), (2, self._chord), (3, self._sent_twice),
+            (1, self._large),
         ]  # fmt: skip
 
     def start(self, clients: int) -> None:
@@ -101,6 +102,10 @@ class Load:
     def _fast(self, value: str) -> str:
         result = self._task("insert").apply_async((self._table, value), time_limit=_LONG_LIMIT)
         return self._end(result, value, states.SUCCESS)
+
+    def _reusing(self, value: str) -> str:
+        """In a background worker that may have run another task before."""
+        return self._end(self._task("audit").delay(self._table, value), value, states.SUCCESS)
 
     def _slow(self, value: str) -> str:
         return self._end(self._task("insert").delay(self._table, value, 0.5), value, states.SUCCESS)

@@ -92,15 +92,18 @@ def soak(dsn: str, broker: str, seconds: float, clients: int = 12, seed: int = 0
             time.sleep(seconds)
             for thread in reversed(running):
                 thread.stop()
-            return _conclude(shop, database, load, accidents, sampler)
+            lines = judge(sampler.series, seconds)
+            return _conclude(shop, database, lines, load, accidents, sampler)
         finally:
             shop.close()
             close_stores()
             database.execute("DROP TABLE IF EXISTS soak_effects")
 
 
-def _conclude(shop: Shop, database: Any, load: Load, accidents: Accidents, sampler: Sampler) -> Report:
-    report = Report(judge(sampler.series), load.counts + accidents.counts, list(load.wrong))
+def _conclude(
+    shop: Shop, database: Any, lines: list[Line], load: Load, accidents: Accidents, sampler: Sampler
+) -> Report:
+    report = Report(lines, load.counts + accidents.counts, list(load.wrong))
     report.wrong += _effects(database, load)
     report.wrong += _left_behind(shop, database, sampler)
     report.wrong += [f"{worker.nodename}: {line}" for worker in shop.workers for line in _complaints(worker.text())]

@@ -14,7 +14,7 @@ def test_what_grows_is_told_from_what_is_flat() -> None:
         "handles in its launching sessions": [float(minute * 40 % 60) for minute in minutes],
         "deadlines": [minute * 10.0 for minute in minutes],
     }
-    assert {line.what: line.is_flat for line in judge(series)} == {
+    assert {line.what: line.is_flat for line in judge(series, seconds=600)} == {
         "RSS of the Celery worker": False,
         "PSS of the Celery worker": True,
         "handles in its launching sessions": True,
