@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv server stop test lint demo bench soak clean
+.PHONY: help venv server stop test tox oldest lint demo bench soak clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,15 @@ ifneq ($(CONFORMANCE),)
 endif
 	$(BIN)/python -m pytest --numprocesses 4
 
+# Interpreters that are not in PATH are looked for where pyenv keeps them.
+TOX := PATH="$$PATH:$$(echo $(wildcard $(HOME)/.pyenv/versions/3.1*/bin) | tr ' ' ':')" $(BIN)/tox
+
+tox: venv  ## Run all tests with other versions of Celery, Python and psycopg
+	$(TOX) run
+
+oldest: venv  ## Run some tests with the oldest versions
+	$(TOX) run -e oldest
+
 lint: venv  ## Style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,4 +64,4 @@ soak: venv  ## Load and accidents for SECONDS (120), nothing may leak or get los
 
 clean: stop  ## Stop the server and delete what was downloaded or built
 	$(BIN)/python -m celery_pgbg.devserver stop --purge
-	rm -rf $(VENV) .devserver build dist
+	rm -rf $(VENV) .devserver .tox build dist

@@ -9,7 +9,9 @@ from typing import Any
 
 import psycopg
 from psycopg import adapt, pq
+from psycopg.abc import AdaptContext
 from psycopg.types.composite import CompositeInfo, register_composite
+from psycopg.types.datetime import IntervalLoader
 
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import ErrorReport, Raised, Returned, Returns
@@ -84,6 +86,14 @@ def _of_width(row: Sequence[Any], width: int) -> tuple[Any, ...]:
     return tuple(row) if len(row) == width else (None,) * width
 
 
+class _OwnIntervalLoader(IntervalLoader):
+    """psycopg in pure Python knows an interval's style from a connection only; stored is PostgreSQL's own."""
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._load_method = self._load_postgres
+
+
 class _Context:
     """psycopg's adapters with a record type added; values load as without a connection, times as UTC."""
 
@@ -91,6 +101,8 @@ class _Context:
 
     def __init__(self) -> None:
         self.adapters = adapt.AdaptersMap(psycopg.adapters)
+        if pq.__impl__ == "python":
+            self.adapters.register_loader("interval", _OwnIntervalLoader)
 
 
 @lru_cache(maxsize=256)

@@ -45,7 +45,7 @@ def test_a_value_comes_back_as_what_it_was(value: Any) -> None:
 def test_what_the_application_has_taught_kombu_stays() -> None:
     program = (
         "from datetime import timedelta; from kombu.utils.json import dumps, register_type;"
-        "register_type(timedelta, 'theirs', str); import celery_pgbg.task; print(dumps(timedelta(1)))"
+        "register_type(timedelta, 'theirs', str, str); import celery_pgbg.task; print(dumps(timedelta(1)))"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert "theirs" in told
