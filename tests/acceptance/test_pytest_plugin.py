@@ -132,12 +132,17 @@ def test_fixtures_in_a_suite_with_celerys(pytester: pytest.Pytester) -> None:
             with pytest.raises(AssertionError, match="is SUCCESS, not revoked"):
                 pgbg_tasks.assert_revoked(shop.add.delay(1, 2))
 
+        def test_a_thread_can_work_inline(pgbg_worker, pgbg_inline, pgbg_database):
+            with psycopg.connect(pgbg_database) as connection:
+                pgbg_inline(connection)
+                assert shop.worker_kind.delay().get(timeout=30) == "client backend"
+
         def test_a_process_needs_another_broker(pgbg_worker_process):
             with pytest.raises(ValueError, match="set broker_url"):
                 pgbg_worker_process()
         """,
     )
-    pytester.runpytest_subprocess(*CELERYS_FIXTURES).assert_outcomes(passed=11)
+    pytester.runpytest_subprocess(*CELERYS_FIXTURES).assert_outcomes(passed=12)
 
 
 def test_celerys_own_worker_fixtures_take_our_pool(pytester: pytest.Pytester) -> None:
