@@ -7,7 +7,6 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from typing import NoReturn
-from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -16,6 +15,7 @@ from psycopg import sql
 from celery_pgbg.database import schema
 from celery_pgbg.devserver import DevServer, DevServerError
 from celery_pgbg.devserver.brokers import Broker, RabbitServer, RedisServer
+from celery_pgbg.testing.databases import as_url as url_of
 
 
 def missing(what: str) -> NoReturn:
@@ -43,14 +43,6 @@ def not_root() -> tuple[str, ...]:
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         missing("unshare cannot make a user namespace here")
     return command
-
-
-def url_of(dsn: str, **changes: str) -> str:
-    """Write a DSN as a URL, with other user, password, host, port or dbname."""
-    parts = {**psycopg.conninfo.conninfo_to_dict(dsn), **changes}
-    password = f":{quote(str(parts['password']), safe='')}" if parts.get("password") else ""
-    address = f"{parts.get('host', '127.0.0.1')}:{parts.get('port', 5432)}"
-    return f"postgresql://{quote(str(parts.get('user', 'postgres')), safe='')}{password}@{address}/{parts['dbname']}"
 
 
 @pytest.fixture(scope="session")

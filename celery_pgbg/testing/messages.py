@@ -63,7 +63,9 @@ class SentMessages:
             wait_until(f"all messages of {task_id} are consumed", lambda: not self._is_underway(task_id), timeout)
 
     def _is_underway(self, task_id: str) -> bool:
-        if self._waiting(self._messages[task_id]["routing_key"]):
+        message = self._messages[task_id]
+        declared = [entity.name for entity in message["declare"] or ()]
+        if self._waiting(declared[0] if declared else message["routing_key"]):
             return True
         found = self._app.control.inspect(timeout=_REPLIES_SECONDS).query_task(task_id) or {}
         return not found or any(found.values())

@@ -62,10 +62,11 @@ class PgbgTasks:
 
     def running(self, task: Any = None) -> list[Running]:
         """List the statements that run now: all, those of one task sent, or those of a task class."""
-        name, task_id = getattr(task, "name", None), None if task is None else _id_of(task)
         rows = [row for row in operations.executions(self._session, 0) if row["state"] == "running"]
-        if task is not None:
-            rows = [row for row in rows if row["task_id"] == task_id or row["task_name"] == name]
+        if hasattr(task, "apply_async"):
+            rows = [row for row in rows if row["task_name"] == task.name]
+        elif task is not None:
+            rows = [row for row in rows if row["task_id"] == _id_of(task)]
         return [Running(**{key: row[key] for key in Running.__dataclass_fields__}) for row in rows]
 
     def outcome(self, task: Any) -> Returned | Raised | None:

@@ -42,14 +42,18 @@ def worker_thread(app: Celery, includes: Sequence[str] = (), **parameters: Any) 
         app.loader.import_task_module(module)
     defaults = {"pool": POOL, "concurrency": _CONCURRENCY, "perform_ping_check": False}
     ended = threading.Event()
+    waker: threading.Thread | None = None
     try:
         with start_worker(app, **{**defaults, **parameters}) as worker:
+            waker = threading.Thread(target=_keep_awake, args=(app, worker.hostname, ended), daemon=True)
             try:
                 yield worker
             finally:
-                threading.Thread(target=_keep_awake, args=(app, worker.hostname, ended), daemon=True).start()
+                waker.start()
     finally:
         ended.set()
+        if waker is not None:
+            waker.join()
 
 
 def _keep_awake(app: Celery, nodename: str, ended: threading.Event) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
 from celery_pgbg.devserver.installations import installed
+from tests.doc_blocks import FILE, PROJECT, python_blocks
 
 pytest_plugins = ("pytester",)
 
-PROJECT = Path(__file__).parent.parent.parent
 PAGE = PROJECT / "docs" / "how-to" / "test-your-tasks.md"
 
 #: pytest-celery would take Celery's own fixtures away.
@@ -28,10 +26,11 @@ def surroundings(pytester: pytest.Pytester, server_dsn: str, monkeypatch: pytest
 
 
 def test_the_suite_of_the_documentation(pytester: pytest.Pytester) -> None:
-    files = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), re.DOTALL))
-    assert {"conftest", "sales"} < set(files)
-    pytester.makepyfile(**files)
-    number = sum(text.count("\ndef test_") for text in files.values())
+    files = {heading[1]: block for block in python_blocks(PAGE) if (heading := FILE.match(block))}
+    assert {"conftest.py", "sales.py"} < set(files)
+    for name, block in files.items():
+        (pytester.path / name).write_text(block)
+    number = sum(block.count("\ndef test_") for block in files.values())
     assert number > 5
     pytester.runpytest_subprocess(*CELERYS_FIXTURES, "-n", "2").assert_outcomes(passed=number)
 
@@ -133,12 +132,17 @@ def test_fixtures_in_a_suite_with_celerys(pytester: pytest.Pytester) -> None:
             with pytest.raises(AssertionError, match="is SUCCESS, not revoked"):
                 pgbg_tasks.assert_revoked(shop.add.delay(1, 2))
 
+        def test_a_thread_can_work_inline(pgbg_worker, pgbg_inline, pgbg_database):
+            with psycopg.connect(pgbg_database) as connection:
+                pgbg_inline(connection)
+                assert shop.worker_kind.delay().get(timeout=30) == "client backend"
+
         def test_a_process_needs_another_broker(pgbg_worker_process):
             with pytest.raises(ValueError, match="set broker_url"):
                 pgbg_worker_process()
         """,
     )
-    pytester.runpytest_subprocess(*CELERYS_FIXTURES).assert_outcomes(passed=11)
+    pytester.runpytest_subprocess(*CELERYS_FIXTURES).assert_outcomes(passed=12)
 
 
 def test_celerys_own_worker_fixtures_take_our_pool(pytester: pytest.Pytester) -> None:
@@ -287,7 +291,21 @@ def test_a_connection_of_django(pytester: pytest.Pytester) -> None:
                 assert connection.connection.info.transaction_status.name == "IDLE"
         """,
     )
-    pytester.runpytest_subprocess(*CELERYS_FIXTURES).assert_outcomes(passed=3)
+    [block] = [block for block in python_blocks(PAGE) if "django" in block]
+    pytester.makepyfile(documented=block)
+    pytester.makepyfile(
+        test_documented="""
+        import shop
+        from documented import CloseMonth
+
+        class Documented(CloseMonth):
+            def test_it_is_inline(self):
+                assert shop.worker_kind() == "client backend"
+        """
+    )
+    # TestCase.enterContext came with Python 3.11.
+    files = ["test_it.py", "test_documented.py"] if sys.version_info >= (3, 11) else ["test_it.py"]
+    pytester.runpytest_subprocess(*CELERYS_FIXTURES, *files).assert_outcomes(passed=2 + len(files))
 
 
 @pytest.mark.parametrize(("ci", "outcomes"), [("", {"skipped": 1}), ("true", {"errors": 1})])
