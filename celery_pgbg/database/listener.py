@@ -32,12 +32,14 @@ class Listener(threading.Thread):
     Args:
         open_session: makes a connected session in autocommit mode.
         watches: what is waited for.
+        on_any: called after each outcome, also those of others.
     """
 
-    def __init__(self, open_session: Callable[[], Session], watches: Watches) -> None:
+    def __init__(self, open_session: Callable[[], Session], watches: Watches, on_any: Callable[[], None]) -> None:
         super().__init__(name="pgbg-listener", daemon=True)
         self._open_session = open_session
         self._watches = watches
+        self._on_any = on_any
         self._stopping = threading.Event()
         self.backend_pid: int | None = None
 
@@ -72,6 +74,8 @@ class Listener(threading.Thread):
             wanted = [attempt for attempt in told if self._watches.of(attempt)]
             if wanted:
                 self._watches.deliver(read_outcomes(session, wanted))
+            if told:
+                self._on_any()
 
 
 def _attempt(payload: str) -> Attempt:

@@ -65,7 +65,7 @@ class Runner:
         self.watches = Watches()
         self.line = SlotLine()
         self.counts = Counts()
-        self._listener = Listener(self._opener("listener"), self.watches)
+        self._listener = Listener(self._opener("listener"), self.watches, self.line.nudge_soon)
         self._sweeper = Sweeper(self.launchers, self.watches, settings)
         self._standalone: list[Watch] = []
         self._started = False

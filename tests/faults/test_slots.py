@@ -85,9 +85,13 @@ def test_a_celery_worker_with_much_to_do_does_not_starve_another(
     busy, other = fault_shop("amqp", small_dsn), fault_shop("amqp", small_dsn)
     for worker in [busy.launch_worker(*ALONE), other.launch_worker(*ALONE)]:
         worker.wait_ready()
-    many = [busy.task("insert").delay("effects", "busy", 0.1) for _ in range(60)]
-    eventually("it uses all slots", lambda: waiting(busy.workers[0], busy) > 0)
-    few = [other.task("insert").delay("effects", "other", 0.1) for _ in range(8)]
+    held = [Held(busy, "effects", session) for _ in range(SLOTS)]
+    many = [busy.task("insert").delay("effects", "busy", 0.1) for _ in range(40)]
+    few = [other.task("insert").delay("effects", "other", 0.1) for _ in range(6)]
+    eventually("all of the other's wait", lambda: waiting(other.workers[0], other) == len(few))
+    eventually("the busy one's threads wait", lambda: waiting(busy.workers[0], busy) == 8 - SLOTS)
+    for task in held:
+        task.release()
     for result in [*few, *many]:
         assert result.get(timeout=WAIT) == 1
     order_of_ends = finished_by(session)
