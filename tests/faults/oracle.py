@@ -31,6 +31,8 @@ class Tried:
         reuse: whether its background worker may run others before and after it.
         gate: number of the lock that it waits for.
         fate: ``open`` while it may still run; then how it ended for good.
+        is_wanted: whether rules still have something to do with it. Unlike ``fate`` it does not depend on who wins
+            a race, as what Hypothesis draws must not.
         deliveries: of the stateful test, those that have not ended.
     """
 
@@ -40,6 +42,7 @@ class Tried:
     reuse: bool = False
     gate: int = field(default_factory=lambda: next(_numbers))
     fate: str = "open"
+    is_wanted: bool = True
     deliveries: list[Any] = field(default_factory=list)
 
     @property
@@ -83,6 +86,11 @@ class Book:
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
         return {pid for (pid,) in self.session.execute(query, [_SPACE, tried.gate])}
+
+    def has_outcome(self, tried: Tried) -> bool:
+        """Whether it has committed, its effect or its error."""
+        query = "SELECT FROM celery_pgbg.outcome WHERE task_id = %s AND attempt = %s"
+        return self.session.execute(query, [tried.task_id, tried.number]).rowcount > 0
 
     def kill(self, tried: Tried) -> None:
         """End its background workers, which have been seen, and wait until they are gone."""

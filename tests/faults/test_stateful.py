@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Verbosity, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from celery_pgbg.database.launcher import Launcher
@@ -108,8 +108,8 @@ class Deliveries(RuleBasedStateMachine):
     runners: Runners
 
     attempts = Bundle("attempts")
-    in_flight = attempts.filter(lambda tried: bool(tried.deliveries))
-    any_in_flight = precondition(lambda self: any(tried.deliveries for tried in self.book.attempts))
+    in_flight = attempts.filter(lambda tried: tried.is_wanted)
+    any_in_flight = precondition(lambda self: any(tried.is_wanted for tried in self.book.attempts))
 
     @initialize()
     def _open_the_book(self) -> None:
@@ -131,11 +131,11 @@ class Deliveries(RuleBasedStateMachine):
             self._deliver(tried, to)
 
     @rule(target=attempts, tried=attempts, fails=st.booleans(), to=DELIVERIES)
-    def retry(self, tried: Tried, fails: bool, to: list[int]) -> Any:
+    def retry(self, tried: Tried, fails: bool, to: list[int]) -> Tried:
         """What has failed is tried again, as Celery does it: same id, next number."""
         numbers = [other.number for other in self.book.attempts if other.task_id == tried.task_id]
         if tried.fate != "failed" or tried.number != max(numbers):
-            return multiple()
+            return tried
         again = self.book.enter(Tried(tried.task_id, tried.number + 1, fails, tried.reuse))
         self._deliver(again, to)
         return again
@@ -143,26 +143,38 @@ class Deliveries(RuleBasedStateMachine):
     @any_in_flight
     @rule(tried=in_flight)
     def finish(self, tried: Tried) -> None:
-        """Its statement comes to its end."""
+        """Its statement comes to its end, perhaps while nobody waits for it."""
+        tried.is_wanted = False
+        if not self.book.at_the_gate(tried):
+            return
         self.book.let_through(tried)
-        self._settle(tried, {"succeeded", "failed"})
+        if tried.deliveries:
+            self._settle(tried, {"succeeded", "failed"})
+        else:
+            eventually("it has ended unseen", lambda: self.book.has_outcome(tried))
+            tried.fate = "failed" if tried.fails else "succeeded"
 
     @any_in_flight
     @rule(tried=in_flight)
     def revoke(self, tried: Tried) -> None:
         """Every Celery worker hears of it."""
-        self._interrupt(tried)
-        self._settle(tried, {"revoked"})
+        tried.is_wanted = False
+        if tried.deliveries:
+            self._interrupt(tried)
+            self._settle(tried, {"revoked"})
 
     @any_in_flight
     @rule(tried=in_flight, first=st.sampled_from(["finish", "commit", "revoke"]))
     def finish_and_revoke(self, tried: Tried, first: str) -> None:
         """Both at the same moment, perhaps in the one between commit and notice: one of them wins, wholly."""
+        tried.is_wanted = False
+        if not tried.deliveries:
+            return
         if first == "revoke":
             self._interrupt(tried)
         self.book.let_through(tried)
         if first == "commit":
-            eventually("it has committed", lambda: not self.book.background_workers(tried))
+            eventually("it has committed", lambda: self.book.has_outcome(tried))
         self._interrupt(tried)
         self._settle(tried, {"succeeded", "failed"} if first == "commit" else {"succeeded", "failed", "revoked"})
 
@@ -170,13 +182,17 @@ class Deliveries(RuleBasedStateMachine):
     @rule(tried=in_flight)
     def kill_the_background_worker(self, tried: Tried) -> None:
         """Who launched is told that it is lost; who was attached runs it again."""
-        self.book.kill(tried)
-        self._settle_in_flight(tried)
+        if tried.deliveries:
+            self.book.kill(tried)
+            self._settle_in_flight(tried)
 
     @any_in_flight
     @rule(tried=in_flight)
     def finish_and_kill(self, tried: Tried) -> None:
         """The background worker is ended while it commits."""
+        tried.is_wanted = False
+        if not tried.deliveries:
+            return
         self.book.let_through(tried)
         self.book.kill(tried)
         self._settle(tried, {"succeeded", "failed", "open"})
@@ -245,11 +261,16 @@ class Deliveries(RuleBasedStateMachine):
             tried.deliveries.remove(delivery)
 
     def _settle(self, tried: Tried, allowed: set[str]) -> None:
-        """Wait for the ends of all its deliveries, which must agree with each other and with what is allowed."""
+        """Wait for the ends of all its deliveries, which must agree with each other and with what is allowed.
+
+        A delivery that was about to launch again when the others had cancelled may come to an end of its own.
+        Backends let its success stand over their REVOKED, and so does the book.
+        """
         endings = [delivery.ending() for delivery in tried.deliveries]
         tried.deliveries.clear()
         # One that is told of a lost background worker claims nothing: Celery sends it again.
         fates = {_fate(ending) for ending in endings} - {"open"} or {"open"}
+        fates = fates - {"revoked"} or fates
         [fate] = fates if len(fates) == 1 else [str(endings)]
         assert fate in allowed
         tried.fate = fate
