@@ -1,4 +1,4 @@
-"""Deploys and crashes of the Celery worker: the statement survives, and its effects happen once."""
+"""Deploys of the Celery worker: the statement survives, and its effects happen once. Faults: ``tests/faults``."""
 
 from __future__ import annotations
 
@@ -82,39 +82,6 @@ def test_a_python_task_cannot_be_terminated_which_is_said(shop: Shop, tmp_path: 
     (tmp_path / "end").touch()
     # Celery 5.6 has written REVOKED meanwhile.
     eventually("SUCCESS", lambda: shop.app.AsyncResult(result.id).state == "SUCCESS")
-
-
-def test_a_killed_celery_worker_loses_nothing_and_repeats_nothing(shop: Shop, table: str, database: Any) -> None:
-    worker = shop.start_worker()
-    result = shop.task("insert").delay(table, "x", 3)
-    pid = shop.wait_active(result)["worker_pid"]
-    worker.kill()
-    assert running(database, result.id) == [pid]
-    # Redis gives the message back after the visibility timeout, which kombu looks at every ten seconds.
-    shop.start_worker()
-    assert result.get(timeout=WAIT) == 1
-    assert effects(database, table) == ["x"]
-
-
-def test_the_same_message_delivered_many_times_has_its_effects_once(shop: Shop, table: str, database: Any) -> None:
-    shop.start_worker()
-    shop.start_worker()
-    task_id = f"same-{table}"
-    results = [shop.task("insert").apply_async((table, "x", 1), task_id=task_id) for _ in range(12)]
-    assert {result.get(timeout=WAIT) for result in results} == {1}
-    eventually("all are acknowledged", lambda: shop.active(task_id) is None)
-    assert shop.task("add").delay(1).get(timeout=WAIT) == [{"total": 3}]
-    assert effects(database, table) == ["x"]
-
-
-def test_a_background_worker_ended_by_hand_is_redelivered_and_runs_again(shop: Shop, table: str, database: Any) -> None:
-    shop.start_worker()
-    result = shop.task("insert").delay(table, "x", 3)
-    pid = shop.wait_active(result)["worker_pid"]
-    database.execute("SELECT pg_terminate_backend(%s)", [pid])
-    eventually("another worker runs it", lambda: running(database, result.id) not in ([], [pid]))
-    assert result.get(timeout=WAIT) == 1
-    assert effects(database, table) == ["x"]
 
 
 def test_our_own_sessions_may_be_ended_at_any_time(shop: Shop, table: str, database: Any) -> None:
