@@ -81,7 +81,7 @@ def _missing(what: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def pgbg_token() -> str:
+def _pgbg_token() -> str:
     """A name of this run alone, which begins the names of its keys in a shared Redis."""
     import uuid
 
@@ -89,7 +89,7 @@ def pgbg_token() -> str:
 
 
 @pytest.fixture
-def pgbg_app(request: pytest.FixtureRequest, pgbg_database: str, pgbg_token: str) -> Iterator[Celery]:
+def pgbg_app(request: pytest.FixtureRequest, pgbg_database: str, _pgbg_token: str) -> Iterator[Celery]:
     """Celery's ``celery_app``, with our pool and ``pgbg_database`` for every database alias.
 
     Override ``celery_app`` to name an app of your own. Statements that still run at the end are ended.
@@ -104,7 +104,7 @@ def pgbg_app(request: pytest.FixtureRequest, pgbg_database: str, pgbg_token: str
             "in conftest.py, or your own, which returns your app",
             pytrace=False,
         )
-    with app_under_test(app, pgbg_database, pgbg_token):
+    with app_under_test(app, pgbg_database, _pgbg_token):
         yield app
         end_statements(pgbg_database)
 

@@ -28,7 +28,7 @@ def configured(app: Celery, **settings: Any) -> Iterator[None]:
         yield
     finally:
         for name in settings:
-            del app.conf.changes[name]
+            app.conf.changes.pop(name, None)
         app.conf.update(before)
         forget_settings(app)
 

@@ -32,7 +32,7 @@ def test_the_suite_of_the_documentation(pytester: pytest.Pytester) -> None:
         (pytester.path / name).write_text(block)
     number = sum(block.count("\ndef test_") for block in files.values())
     assert number > 5
-    pytester.runpytest_subprocess(*CELERYS_FIXTURES, "-n", "2").assert_outcomes(passed=number)
+    pytester.runpytest_subprocess(*CELERYS_FIXTURES).assert_outcomes(passed=number)
 
 
 SHOP = """
@@ -184,7 +184,9 @@ def test_celerys_own_worker_fixtures_take_our_pool(pytester: pytest.Pytester) ->
             assert shop.add.delay(number, 1).get(timeout=30) == number + 1
         """,
     )
-    pytester.runpytest_subprocess(*CELERYS_FIXTURES).assert_outcomes(passed=4)
+    # Each xdist worker has its own database; the waits for Celery workers to end overlap.
+    options = ("-n", "2", "--dist", "loadfile")
+    pytester.runpytest_subprocess(*CELERYS_FIXTURES, *options).assert_outcomes(passed=4)
 
 
 def test_without_celerys_plugin(pytester: pytest.Pytester) -> None:
