@@ -240,7 +240,8 @@ def define_tasks(app: Celery) -> None:
 def holdings_of_this_process() -> dict[str, int]:
     """Count what this Celery worker holds; a Python task runs in a thread of it."""
     ours = runners()
-    pools = [thing for thing in gc.get_objects() if isinstance(thing, TaskPool)]
+    # isinstance() would wake every lazy proxy among them.
+    pools = [thing for thing in gc.get_objects() if type(thing) is TaskPool]
     return {
         "handles": sum(len(launcher.states()) for runner in ours for launcher in runner.launchers),
         "watches": sum(len(runner.watches.entries()) for runner in ours),

@@ -62,7 +62,7 @@ def test_hundreds_wait_at_once_and_are_woken_by_notify(shop: Shop) -> None:
         thread.join()
     assert got == [""] * 400
     notifications = shop.app.backend.store.notifications
-    assert notifications.working
+    eventually("listening", lambda: notifications.working)
     assert notifications._waiters == {}
 
 
