@@ -83,7 +83,7 @@ def soak(dsn: str, broker: str, seconds: float, clients: int = 12, seed: int = 0
             pause = min(2.0, seconds / 12)
             accidents = Accidents(shop, for_accidents, pause, max(5.0, min(20.0, seconds / 3)), seed)
             process = psutil.Process(measured.process.pid)
-            sampler = Sampler(process, shop, safe_queue, database, max(0.5, seconds / 200))
+            sampler = Sampler(process, shop, safe_queue, database, max(1.0, seconds / 100))
             housekeeping = Housekeeping(shop, for_housekeeping)
             running = (load, accidents, sampler, housekeeping)
             load.start(clients)

@@ -34,15 +34,16 @@ class Limit(NamedTuple):
     share: float
     absolute: float
     unit: str
+    is_memory: bool = False
 
 
 #: What must stay flat while the load runs.
 LIMITS = {
-    "RSS of the Celery worker": Limit(0.08, 6.0, "MB"),
-    "PSS of the Celery worker": Limit(0.08, 6.0, "MB"),
+    "RSS of the Celery worker": Limit(0.08, 6.0, "MB", is_memory=True),
+    "PSS of the Celery worker": Limit(0.08, 6.0, "MB", is_memory=True),
     "its threads": Limit(0.15, 3, ""),
     "its file descriptors": Limit(0.15, 4, ""),
-    "its Python objects": Limit(0.08, 5_000, ""),
+    "its Python objects": Limit(0.08, 5_000, "", is_memory=True),
     "handles in its launching sessions": Limit(0.5, 64, ""),
     "deadlines": Limit(0.5, 130, ""),
     "our sessions": Limit(0.25, 4, ""),
@@ -52,8 +53,8 @@ LIMITS = {
 }
 
 
-#: A run that is too short to tell the warming up of memory from its growth.
-_SHORT_SECONDS = 300
+#: Runs that are too short to tell the warming up of memory from its growth, in seconds, and how much more they allow.
+_SHORT = ((60, 10), (300, 3))
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def judge(series: dict[str, list[float]], seconds: float) -> list[Line]:
         quarter = max(1, len(values) // 4)
         warm, last = statistics.median(values[quarter : 2 * quarter] or values), statistics.median(values[-quarter:])
         allowed = max(warm * limit.share, limit.absolute)
-        if limit.unit == "MB" and seconds < _SHORT_SECONDS:
-            allowed *= 3
+        if limit.is_memory:
+            allowed *= next((factor for short, factor in _SHORT if seconds < short), 1)
         lines.append(Line(what, warm, last, max(values), limit.unit, last - warm <= allowed))
     return lines
