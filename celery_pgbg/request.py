@@ -93,10 +93,13 @@ class SQLRequest(Request):
             self._stop_statement(f"its time limit of {timeout} s has passed")
         super().on_timeout(soft, timeout)
 
-    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Celery leaves the task: a shutdown, or a lost broker connection. The statement may run on."""
+    def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
+        """Celery leaves the task: a shutdown, or a lost broker connection. The statement may run on.
+
+        Its ``emit_retry`` is not known to Celery 5.4 and 5.5.
+        """
         if not isinstance(pool, TaskPool):
-            super().cancel(pool, signal, emit_retry)
+            super().cancel(pool, signal, **options)
             return
         pool.leave(self.id)
         self._already_cancelled = True

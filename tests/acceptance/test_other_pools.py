@@ -70,7 +70,7 @@ def test_a_sql_task_runs_and_returns_on_any_pool(shop: Shop, table: str, databas
 
 @pytest.mark.parametrize("pool", BESIDE)
 def test_waiting_tasks_of_one_celery_worker_overlap(shop: Shop, database: Any) -> None:
-    results = [shop.task("sleep").delay(60) for _ in range(3)] + [shop.task("standalone_sleep").delay(60)]
+    results = [shop.task("sleep").delay(300) for _ in range(3)] + [shop.task("standalone_sleep").delay(300)]
     for result in results:
         eventually(f"{result.id} runs beside the others", lambda result=result: running(database, result.id))
     assert all(running(database, result.id) for result in results)
@@ -191,7 +191,7 @@ def test_a_soft_time_limit_in_the_middle_of_a_launch_runs_nothing(
         " AND application_name LIKE 'pgbg stop%' AND wait_event_type = 'Lock'"
     )
     with held(database, key):
-        result = shop.task("insert").apply_async((table, "x"), task_id=task_id, soft_time_limit=1)
+        result = shop.task("insert").apply_async((table, "x", 60), task_id=task_id, soft_time_limit=2)
         eventually("the time limit has passed", lambda: database.execute(stopping).rowcount)
     with pytest.raises(Exception, match="SoftTimeLimitExceeded"):
         result.get(timeout=WAIT)

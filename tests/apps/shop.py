@@ -125,7 +125,7 @@ def define_tasks(app: Celery) -> None:
 
     @sql_task(atomic=False)
     def standalone_sleep(seconds: float) -> str:
-        return "DO $$ BEGIN PERFORM pg_sleep(60); END $$"
+        return "DO $$ BEGIN PERFORM pg_sleep(300); END $$"
 
     @sql_task(returns="value", settings={"work_mem": "77MB"}, role="pgbg_test_reader")
     def as_reader() -> str:

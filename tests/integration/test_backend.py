@@ -378,6 +378,16 @@ def test_a_python_task_with_the_id_of_a_sql_task_keeps_its_own_value(shop: Shop)
     assert eventually("its own value", lambda: shop.app.AsyncResult(shared).result) == 8
 
 
+def test_a_forgotten_outcome_stays_hidden_while_another_task_of_its_id_runs(shop: Shop) -> None:
+    result = shop.task("add").delay(1)
+    result.get(timeout=WAIT)
+    eventually("it is stored", lambda: result.backend.get_task_meta(result.id, cache=False).get("name"))
+    result.forget()
+    result.backend.store_result(result.id, None, "STARTED")
+    assert shop.app.AsyncResult(result.id).state == "STARTED"
+    assert shop.app.AsyncResult(result.id).result is None
+
+
 # --- chords -----------------------------------------------------------------------------------------------
 
 

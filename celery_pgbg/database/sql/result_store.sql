@@ -13,9 +13,10 @@ WITH stored AS (
     ON CONFLICT (task_id) DO UPDATE SET
         status = excluded.status, content_type = excluded.content_type,
         content_encoding = excluded.content_encoding, value = excluded.value,
-        -- hidden outcomes stay so until there is a result
+        -- hidden and forgotten outcomes stay hidden until there is a result
         outcome_attempt = CASE
-            WHEN result.outcome_attempt = -1 AND excluded.status NOT IN ('SUCCESS', 'FAILURE', 'REVOKED') THEN -1
+            WHEN (result.outcome_attempt = -1 OR result.forgotten)
+                AND excluded.status NOT IN ('SUCCESS', 'FAILURE', 'REVOKED') THEN -1
         END,
         details = excluded.details, traceback = excluded.traceback, date_done = excluded.date_done,
         group_id = excluded.group_id, parent_id = excluded.parent_id, name = excluded.name,
