@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from celery_pgbg.database import schema
-from celery_pgbg.database.launcher import read_outcomes
+from celery_pgbg.database.attempts import read_outcomes
 from celery_pgbg.database.results import close_stores
 from celery_pgbg.database.runner import Runner
 from celery_pgbg.errors import ExtensionMissing
