@@ -209,9 +209,10 @@ class Runner:
     def _break_off(self, order: Order, watch: Watch) -> Ending | None:
         """Leave nothing behind; where the attempt had just ended, its outcome stands and is returned."""
         try:
-            if self.stop(order.attempt, order.application_name, "its wait was broken off") == "finished":
-                for outcome in self.launchers[0].read_outcomes([order.attempt]):
-                    deliver(watch, outcome)
+            if self.stop(order.attempt, order.application_name, "its wait was broken off") != "finished":
+                return None
+            for outcome in self.launchers[0].read_outcomes([order.attempt]):
+                deliver(watch, outcome)
         except (PgbgError, psycopg.Error) as exc:
             logger.error("%s: its statement could not be stopped, and runs on: %s", order.attempt, exc)
         return watch.ending

@@ -121,7 +121,8 @@ def test_priorities_order_what_waits(side: Side) -> None:
         result.get(timeout=WAIT)
     side.control("cancel_consumer", queue=queue)
     received = {result.id: side.journal.read(result.id)[0]["time"] for result in (*low, *high)}
-    assert sorted(received, key=lambda task_id: received[task_id]) == [result.id for result in (*high, *low)]
+    first = sorted(received, key=lambda task_id: received[task_id])[: len(high)]
+    assert set(first) == {result.id for result in high}
 
 
 # --- acknowledging ---------------------------------------------------------------------------------------------------
