@@ -34,7 +34,7 @@ ifneq ($(CONFORMANCE),)
 	PGBG_CONFORMANCE_DSN="$$($(BIN)/python -m celery_pgbg.devserver start)" \
 		$(BIN)/python -m pytest -q -c /dev/null -p no:cacheprovider $(CONFORMANCE)
 endif
-	$(BIN)/python -m pytest --numprocesses 4
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
 
 # Interpreters that are not in PATH are looked for where pyenv keeps them.
 TOX := PATH="$$PATH:$$(echo $(wildcard $(HOME)/.pyenv/versions/3.1*/bin) | tr ' ' ':')" $(BIN)/tox
