@@ -237,6 +237,8 @@ class Runner:
                 except psycopg.Error as exc:
                     watch.deliver(Raised(from_exception(exc)))
                     return None
+                # Only now is it known that the server lets us. Who waits for a slot hears of others' ends as well.
+                self._start()
                 if launch.state != "full":
                     self._launched(launch, launcher, entry)
                     return None
@@ -252,7 +254,6 @@ class Runner:
         return next((launcher for launcher in in_turn if order.reuse and launcher.has_idle), in_turn[0])
 
     def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
-        self._start()
         if launch.state == "finished":
             self.watches.deliver(launcher.read_outcomes([entry.watch.attempt]))
             return

@@ -29,7 +29,9 @@ class SlotLine:
     def __init__(self) -> None:
         self._line: deque[Watch] = deque()
         self._lock = threading.Lock()
-        self._backoff = Backoff(0.02, _LONGEST_WAIT)
+        # Short at first: an outcome is told some milliseconds before its process has left the slot, and who comes
+        # too early shall not find it taken by one who came later.
+        self._backoff = Backoff(0.004, _LONGEST_WAIT)
         self._last_try = 0.0
 
     def __len__(self) -> int:

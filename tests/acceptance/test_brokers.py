@@ -105,6 +105,8 @@ def test_a_revoke_reaches_the_celery_worker_over_any_broker(shop: Shop, table: s
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_retry_comes_back_over_any_broker(shop: Shop, table: str, database: Any) -> None:
+    if shop.app.conf.broker_url.startswith("filesystem"):
+        pytest.skip("kombu may read a file that is just being written, which loses the message")
     sequence = f"{table}_tries"
     database.execute(sql.SQL("CREATE SEQUENCE {}").format(sql.Identifier(sequence)))
     assert shop.task("divide_with_retries").delay(sequence).get(timeout=WAIT) == [{"quotient": 1}]
