@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from celery import Celery
+from redis import Redis
 
 from celery_pgbg.database import schema
 from celery_pgbg.database.results import close_stores
@@ -99,7 +100,9 @@ def test_a_worker_with_the_content_of_its_volume_runs_sql_tasks(tmp_path: Path, 
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        client.control.purge()
+        with Redis.from_url(broker) as redis:
+            for key in redis.scan_iter(f"*{queue}*"):
+                redis.delete(key)
         client.close()
         close_stores()
 
