@@ -159,7 +159,7 @@ def test_who_is_not_root_is_told_the_three_ways(tmp_path: Path, not_root: tuple[
         pytest.skip("this machine has an installed pg_background")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
-    # PATH may name what this user may not look into, such as /root/bin after su.
+    # PATH may name what this user may not look into, such as root's own after su.
     before = (*not_root, "env", f"PATH={closed}:{os.environ['PATH']}")
     done = run("start", directory=tmp_path, before=before)
     assert (done.returncode, done.stdout) == (1, "")
