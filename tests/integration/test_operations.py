@@ -73,6 +73,7 @@ def test_what_runs_is_shown_with_its_own_statement(
 ) -> None:
     asked = Running(runner, query, atomic=atomic)
     row = shown(database, asked.task_id)
+    eventually("its launcher has said who runs it", lambda: asked.watch.pid)
     assert " ".join(row["statement"].split())[: len(statement)] == statement
     assert (row["pid"], row["state"], row["task_name"]) == (asked.watch.pid, "running", "test")
     asked.watch.interrupt(Interruption.REVOKE)
