@@ -215,7 +215,7 @@ def define_tasks(app: Celery) -> None:
     def other_database_name() -> str:
         return "SELECT current_database()"
 
-    @app.task(shared=False, name="shop.total", acks_late=True)
+    @app.task(shared=False, name="shop.total")
     def total(results: list[Any]) -> int:
         return sum(result[0]["total"] for result in results)
 

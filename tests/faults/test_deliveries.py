@@ -71,15 +71,17 @@ def test_what_follows_a_task_that_is_redelivered_has_its_effects_once(
     summed = chord([add.s(1).set(task_id=ids[2]), add.s(2)])(shop.task("total").s())
     for task_id in ids:
         eventually("it is held before its ack", (holds / task_id).with_suffix(".held").exists)
+    # Celery's Redis backend loses a callback that is being sent, and a Python task is acknowledged before it runs.
+    assert summed.get(timeout=WAIT) == 7
     worker.kill()
     for task_id in ids:
         (holds / task_id).unlink()
     again = shop.start_worker(*ALONE)
     assert chained.get(timeout=WAIT) == 1
-    assert summed.get(timeout=WAIT) == 7
     for task_id in ids:
         eventually("it is delivered again", lambda i=task_id: f"[{i}] succeeded" in again.text())
     eventually("the link too", lambda: f"[linked-{ids[1]}] succeeded" in again.text())
+    assert "shop.total" not in again.text().split("ready.")[1]
     assert effects(database, table) == ["first", "fourth", "second", "third"]
 
 
