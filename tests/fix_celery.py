@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,8 @@ from tests.apps import shop as shop_module
 from tests.waiting import eventually
 
 PROJECT = Path(__file__).parent.parent
+
+_FAILED = pytest.StashKey[bool]()
 
 
 class CeleryWorker:
@@ -57,6 +59,13 @@ class CeleryWorker:
     def send(self, signum: int) -> None:
         """Send it a signal."""
         self.process.send_signal(signum)
+
+    def cry(self) -> None:
+        """Let it log the stacks of its threads, if it still can."""
+        if self.process.poll() is None:
+            self.send(signal.SIGUSR1)
+            with contextlib.suppress(AssertionError):
+                eventually("it has cried", lambda: "\n====" in self.text(), 5)
 
     def kill(self) -> None:
         """Kill it and its children, as a crash would."""
@@ -150,9 +159,20 @@ def new_shop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callabl
 
     yield make
     for shop in made:
+        if request.node.stash.get(_FAILED, False):
+            for worker in shop.workers:
+                worker.cry()
         shop.close()
         for worker in shop.workers:
-            print(f"--- {worker.nodename}\n{worker.text()[-6000:]}")
+            print(f"--- {worker.nodename}\n{worker.text()[-12000:]}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note that a test failed, for its fixtures."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
 
 
 @pytest.fixture(scope="module")
