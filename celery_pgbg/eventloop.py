@@ -1,17 +1,26 @@
-"""The Celery worker's event loop, seen from the pool's threads."""
+"""The Celery worker's event loop, called from the pool's threads."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 
-class LoopWaker:
-    """Wakes an idle event loop: acks are queued there, and would wait for up to a second.
+class LoopCaller:
+    """Takes the calls that threads have for the loop, which are acks, and wakes it: else they might wait a second.
+
+    The loop's own way takes a lock. A signal's handler may interrupt the loop while it holds that, and then
+    nothing that the handler waits for may need it; nor does kombu before 5.7 wake its loop.
 
     Only asynchronous transports (AMQP, Redis) have a loop; without one nothing happens here.
     """
@@ -19,15 +28,39 @@ class LoopWaker:
     def __init__(self) -> None:
         self._loop: Any = None
         self._ends: tuple[socket.socket, socket.socket] | None = None
+        self._calls: deque[Callable[[], Any]] = deque()
 
     def register(self, loop: Any) -> None:
-        """Take note of the loop, after each reconnect to the broker again."""
-        self._loop = loop
+        """Take note of the loop, in its own thread, after each reconnect to the broker again."""
+        if loop is not self._loop:
+            self._loop = loop
+            loop.call_soon = partial(self._call_soon, loop.call_soon, threading.get_ident())
         if self._ends is None:
             self._ends = socket.socketpair()
             for end in self._ends:
                 end.setblocking(False)
         loop.add_reader(self._ends[0], self._on_wake)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGQUIT, signal.SIGTERM):
+                self._defer(number)
+
+    def _defer(self, number: int) -> None:
+        handler = signal.getsignal(number)
+        if callable(handler) and not isinstance(handler, _BetweenMessages):
+            signal.signal(number, _BetweenMessages(handler, self.call))
+
+    def call(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Let the loop call this soon. Any thread may call, and any signal's handler."""
+        self._calls.append(partial(callback, *args))
+        self.wake()
+
+    def _call_soon(
+        self, call_soon: Callable[..., Any], loop_thread: int, callback: Callable[..., Any], *args: Any
+    ) -> Any:
+        if threading.get_ident() == loop_thread:
+            return call_soon(callback, *args)
+        self.call(callback, *args)
+        return callback
 
     def wake(self) -> None:
         """Make the loop go round once. Any thread may call."""
@@ -35,12 +68,11 @@ class LoopWaker:
             with contextlib.suppress(BlockingIOError):
                 self._ends[1].send(b".")
 
-    def perform_queued(self) -> None:
-        """Perform the acks that are queued in the loop, once it no longer runs."""
-        ready = getattr(self._loop, "_ready", None)
-        while ready:
+    def perform(self) -> None:
+        """Perform the calls that wait. For the loop's thread, also when it no longer runs the loop."""
+        while self._calls:
             try:
-                ready.pop()()
+                self._calls.popleft()()
             except Exception as exc:  # noqa: BLE001 - as the loop itself does; the broker may be gone
                 logger.error("an acknowledgement failed: %r", exc)
 
@@ -49,3 +81,32 @@ class LoopWaker:
         with contextlib.suppress(BlockingIOError):
             while self._ends[0].recv(4096):
                 pass
+        self.perform()
+
+
+class _BetweenMessages:
+    """A signal's handler that the loop calls if the signal comes while the loop reads from RabbitMQ.
+
+    Celery's handler of a cold shutdown itself sends to RabbitMQ, and reads what it takes for the answer. In the
+    middle of a message, that is the rest of it; the loop would then wait for bytes that never come.
+
+    A second signal does not wait: what is read may itself never come to its end.
+    """
+
+    def __init__(self, handler: Callable[..., Any], call: Callable[..., None]) -> None:
+        self._handler = handler
+        self._call = call
+        self._has_come = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._has_come or not _is_reading(frame):
+            self._handler(number, frame)
+        else:
+            self._has_come = True
+            self._call(self._handler, number, None)
+
+
+def _is_reading(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_globals.get("__name__") != "amqp.connection":
+        frame = frame.f_back
+    return frame is not None

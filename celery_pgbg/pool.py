@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
@@ -15,7 +16,7 @@ from celery import Task
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
-from celery_pgbg.eventloop import LoopWaker
+from celery_pgbg.eventloop import LoopCaller
 from celery_pgbg.orders import Interruption
 from celery_pgbg.runners import (
     close_runners,
@@ -67,8 +68,9 @@ class TaskPool(BasePool):
         self._work = threading.Condition(self._lock)
         self._ended = threading.Condition(self._lock)
         self._time_limits = TimeLimits(self.options)
-        self._waker = LoopWaker()
-        self._leaving = False
+        self._loop_caller = LoopCaller()
+        self._leaving: OnShutdown | None = None
+        self._has_left = False
 
     # --- starting and stopping ---------------------------------------------------------------------
 
@@ -89,38 +91,56 @@ class TaskPool(BasePool):
 
     def on_stop(self) -> None:
         """Warm shutdown: wait for what runs. Celery calls this for a cold shutdown as well."""
-        if _is_cold_shutdown():
-            self.on_terminate()
+        if _is_in_handler_of_cold_shutdown():
+            # To wait here may be for ever: the code that the signal interrupted may hold any lock that a thread needs.
+            self._leave_all(settings_of(self.app).on_shutdown)
             return
         with self._lock:
             self._give_up_waiting(Interruption.DETACH)
             # A signal may turn this shutdown into a cold one meanwhile.
             self._ended.wait_for(lambda: not self._busy or _is_cold_shutdown())
-        self._close()
+        if _is_cold_shutdown():
+            self.on_terminate()
+        else:
+            self._close()
+
+    def on_close(self) -> None:
+        """Before the connection to the broker is closed: what ends in a cold shutdown is acknowledged."""
+        if _is_cold_shutdown():
+            self.on_terminate()
 
     def on_terminate(self) -> None:
-        """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says. A second call waits for nothing."""
-        how = "detach" if self._leaving else settings_of(self.app).on_shutdown
-        self._leaving = True
+        """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says, and wait until that is done, once."""
+        if self._has_left:
+            return
+        self._has_left = True
+        how = "detach" if _is_hard_shutdown() else settings_of(self.app).on_shutdown
+        if how != self._leaving:
+            self._leave_all(how)
         with self._lock:
-            self._give_up_waiting(Interruption.SHUTDOWN if how == "cancel" else Interruption.DETACH)
-            for run in self._all_runs():
-                self._leave(run, how)
-            if how == "wait" and self._runs_sql():
-                logger.warning("waiting for running SQL tasks, as pgbg_on_shutdown says")
             self._ended.wait_for(lambda: not self._runs_sql(), None if how == "wait" else _LEAVE_SECONDS)
-            self._ended.notify_all()
         # Who waits for an answer that does not come, is woken by this.
         close_runners(at_once=True)
         with self._lock:
             self._ended.wait_for(lambda: not self._runs_sql(), _LAST_SECONDS)
         self._close()
 
+    def _leave_all(self, how: OnShutdown) -> None:
+        """Start nothing more, and let all that runs be left, cancelled, or go on."""
+        self._leaving = how
+        with self._lock:
+            self._give_up_waiting(Interruption.SHUTDOWN if how == "cancel" else Interruption.DETACH)
+            for run in self._all_runs():
+                self._leave(run, how)
+            self._ended.notify_all()
+            if how == "wait" and self._runs_sql():
+                logger.warning("waiting for running SQL tasks, as pgbg_on_shutdown says")
+
     def _runs_sql(self) -> bool:
         return any(run.is_sql for run in self._all_runs())
 
     def _close(self) -> None:
-        self._waker.perform_queued()
+        self._loop_caller.perform()
         close_runners()
         unname_this_worker(self._nodename())
 
@@ -167,9 +187,11 @@ class TaskPool(BasePool):
         if isinstance(task, Task):
             run.limits = self._time_limits.of(task, args[2].get("timelimit"))
         with self._lock:
-            self._runs.setdefault(run.task_id, []).append(run)
-            self._waiting.append(run)
-            self._start_runs()
+            # What still comes in a cold shutdown is never accepted, and so goes back to the broker.
+            if not self._leaving:
+                self._runs.setdefault(run.task_id, []).append(run)
+                self._waiting.append(run)
+                self._start_runs()
         return run
 
     def _start_runs(self) -> None:
@@ -201,7 +223,7 @@ class TaskPool(BasePool):
         if run is None:
             return False
         run.execute()
-        self._waker.wake()
+        self._loop_caller.wake()
         with self._lock:
             self._forget(run)
             self._start_runs()
@@ -289,15 +311,25 @@ class TaskPool(BasePool):
         return info
 
     def register_with_event_loop(self, loop: Any) -> None:
-        """Let the threads wake the loop."""
-        self._waker.register(loop)
+        """Let the threads call the loop."""
+        self._loop_caller.register(loop)
 
 
 def _is_cold_shutdown() -> bool:
-    """Whether that is why the pool is stopped. Celery 5.5 and 5.6 do it in the signal's handler, before they say so."""
-    if state.should_terminate not in (None, False):
-        return True
+    """Whether that is why the pool is stopped."""
+    return state.should_terminate not in (None, False)
+
+
+def _is_in_handler_of_cold_shutdown() -> bool:
+    """Whether the signal's handler stops the pool, as Celery 5.5 and later do it."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "on_cold_shutdown":
         frame = frame.f_back
     return frame is not None
+
+
+def _is_hard_shutdown() -> bool:
+    """Whether the signal came a third time, for which Celery raises what it also raises for a cold shutdown."""
+    error = sys.exc_info()[1]
+    frames = traceback.walk_tb(error.__traceback__) if error else ()
+    return any(frame.f_code.co_name == "on_hard_shutdown" for frame, _ in frames)

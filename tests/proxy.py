@@ -23,6 +23,8 @@ class _Connection:
         self.other_end = {client: server, server: client}
         self.said = b""
         self.stalled = False
+        #: What is kept back from the client while stalled.
+        self.rest = b""
 
 
 class TcpProxy:
@@ -37,6 +39,7 @@ class TcpProxy:
         self.port: int = self._listening.getsockname()[1]
         self._connections: list[_Connection] = []
         self._stalls_new = False
+        self._stalls_after: bytes | None = None
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listening, selectors.EVENT_READ)
@@ -77,13 +80,24 @@ class TcpProxy:
                 connection.stalled = True
             return len(chosen)
 
+    def stall_after(self, answer: bytes) -> None:
+        """Stall the connection on which these bytes go to a client, after the last of them."""
+        self._stalls_after = answer
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether a connection is stalled."""
+        return any(connection.stalled for connection in self._connections)
+
     def resume(self) -> None:
         """Forward again."""
         with self._lock:
-            self._stalls_new = False
+            self._stalls_new, self._stalls_after = False, None
             for connection in self._connections:
                 if connection.stalled:
                     connection.stalled = False
+                    connection.client.sendall(connection.rest)
+                    connection.rest = b""
                     self._register(connection)
 
     def _chosen(self, said: bytes) -> list[_Connection]:
@@ -139,6 +153,11 @@ class TcpProxy:
         data = source.recv(65536)
         if source is connection.client and len(connection.said) < _FIRST_BYTES:
             connection.said += data
+        if self._stalls_after and self._stalls_after in data:
+            head, marker, connection.rest = data.partition(self._stalls_after)
+            data = head + marker
+            self._unregister(connection)
+            connection.stalled = True
         if data:
             connection.other_end[source].sendall(data)
         else:

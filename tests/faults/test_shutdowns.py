@@ -6,14 +6,16 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.effects import effects, running
-from tests.faults.conftest import ALONE
+from tests.faults.conftest import ALONE, BROKERS
 from tests.faults.held import Held
 from tests.faults.moments import HeldTask, Moment
 from tests.fix_celery import Shop
+from tests.proxy import TcpProxy
 from tests.waiting import eventually
 
 WAIT = 60
@@ -59,6 +61,63 @@ def test_a_shutdown_does_as_configured(
     assert effects(database, table) == ["x"]
 
 
+@pytest.mark.parametrize("broker", BROKERS)
+def test_a_cold_shutdown_that_waits_comes_while_the_event_loop_holds_locks(
+    fault_shop: Callable[..., Shop],
+    dsn: str,
+    table: str,
+    database: Any,
+    broker: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGBG_TEST_HOLDS", str(tmp_path))
+    shop = fault_shop(broker, dsn)
+    worker = shop.start_worker(*ALONE, "-I", "tests.apps.locked", pgbg_on_shutdown="wait")
+    held = Held(shop, table, database)
+    file = tmp_path / "loop"
+    file.touch()
+    eventually("the loop holds the locks", file.with_suffix(".held").exists)
+    worker.send(signal.SIGQUIT)
+    eventually("it waits", lambda: WAITS in worker.text())
+    held.release()
+    eventually("the statement has ended", lambda: not running(database, held.result.id))
+    file.unlink()
+    worker.wait()
+    assert held.result.get(timeout=WAIT) == [{"v": "done"}]
+    shop.start_worker(*ALONE)
+    assert shop.task("double").delay(1).get(timeout=WAIT) == 2
+    assert held.result.id not in shop.workers[-1].text(), "it was acknowledged"
+    assert effects(database, table) == ["x"]
+
+
+def test_a_cold_shutdown_comes_in_the_middle_of_a_message(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any
+) -> None:
+    """Celery's handler asks RabbitMQ to stop, and would take the rest of the message for the answer."""
+    shop = fault_shop("amqp", dsn)
+    address = urlsplit(shop.app.conf.broker_url)
+    with TcpProxy(address.hostname or "", address.port or 0) as proxy:
+        url = shop.app.conf.broker_url.replace(f":{address.port}/", f":{proxy.port}/")
+        worker = shop.start_worker(*ALONE, broker=url, pgbg_on_shutdown="wait")
+        held = Held(shop, table, database)
+        proxy.stall_after(b"the middle")
+        text = f"the middle {'of a message' * 100}"
+        doubled = shop.task("double").delay(text)
+        eventually("it has half of a message", lambda: proxy.has_stalled)
+        worker.send(signal.SIGQUIT)
+        proxy.resume()
+        eventually("it waits", lambda: WAITS in worker.text())
+        held.release()
+        # Else it would take until RabbitMQ gives the connection up.
+        worker.wait(30)
+    assert held.result.get(timeout=WAIT) == [{"v": "done"}]
+    again = shop.start_worker(*ALONE)
+    assert doubled.get(timeout=WAIT) == 2 * text
+    assert held.result.id not in again.text(), "it was acknowledged"
+    assert effects(database, table) == ["x"]
+
+
 def test_a_second_sigterm_does_not_hurry_a_warm_shutdown(
     fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any
 ) -> None:
@@ -81,10 +140,10 @@ def test_who_will_not_wait_any_longer_may_leave_the_statement(
     shop = fault_shop("amqp", dsn)
     worker = shop.start_worker(*ALONE, pgbg_on_shutdown="wait")
     held = Held(shop, table, database)
-    worker.send(signal.SIGQUIT)
-    eventually("it waits", lambda: WAITS in worker.text())
-    worker.send(signal.SIGQUIT)
-    eventually("Celery says what the next signal does", lambda: "Waiting gracefully" in worker.text())
+    for count in (1, 2):
+        worker.send(signal.SIGQUIT)
+        eventually("it has the signal", lambda n=count: worker.text().count("Cold shutdown") == n)
+    assert WAITS in worker.text()
     assert worker.process.poll() is None
     worker.send(signal.SIGQUIT)
     worker.wait()
