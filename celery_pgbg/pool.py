@@ -16,6 +16,7 @@ from celery import Task
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
+from celery_pgbg.control import reach_all_deliveries
 from celery_pgbg.eventloop import LoopCaller
 from celery_pgbg.orders import Interruption
 from celery_pgbg.runners import (
@@ -81,6 +82,7 @@ class TaskPool(BasePool):
         # Else, after a reconnect, Celery asks the broker for its old prefetch count in whatever thread
         # acknowledges, on a connection that the event loop reads at the same time: seen to hang for ever.
         self.app.conf.worker_enable_prefetch_count_reduction = False
+        reach_all_deliveries()
         warn_of_meaningless(self.options)
         check_databases(self.app, self.limit)
 

@@ -27,9 +27,9 @@ class Held:
         self.pid: int = eventually("it runs", lambda: running(database, self.result.id))[0]
         shop.wait_active(self.result)
 
-    def send_again(self) -> Any:
+    def send_again(self, **options: Any) -> Any:
         """Send a copy, of the same task id."""
-        return self._task.apply_async((self._text,), task_id=self.result.id)
+        return self._task.apply_async((self._text,), task_id=self.result.id, **options)
 
     def release(self) -> None:
         """Let it end."""

@@ -50,7 +50,7 @@ def test_copies_at_once_and_later_have_their_effects_once_and_what_follows_too(
     deliver(6)
     deliver(2)
     eventually(
-        "all copies were received", lambda: sum(w.text().count(f"insert[{task_id}] suc") for w in shop.workers) == 8
+        "all copies were received", lambda: sum(w.text().count(f"insert[{task_id}] suc") for w in shop.workers) >= 8
     )
     assert effects(database, table) == ["chained", "first", "linked"]
 

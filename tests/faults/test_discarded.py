@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from celery import states
 
 from tests.effects import effects, running
+from tests.faults.held import Held
 from tests.fix_celery import Shop
 from tests.waiting import eventually
 
@@ -35,3 +37,18 @@ def test_what_a_dead_celery_worker_left_is_stopped_when_its_message_is_discarded
     eventually("attached", lambda: f"[{commits.id}] succeeded" in next_one.text())
     assert commits.state == states.SUCCESS
     assert effects(database, table) == ["commits"]
+
+
+def test_a_revoke_reaches_what_still_runs_when_another_delivery_was_discarded(
+    new_shop: Callable[..., Shop], amqp_url: str, dsn: str, table: str, database: Any
+) -> None:
+    """Celery forgets the task id with the first request of it that ends."""
+    shop = new_shop(amqp_url, f"pgbg+{dsn}", pgbg_dsn=dsn)
+    worker = shop.start_worker()
+    held = Held(shop, table, database)
+    held.send_again(expires=datetime.now(timezone.utc) - timedelta(minutes=1))
+    eventually("discarded", lambda: f"Discarding revoked task: shop.statement[{held.result.id}]" in worker.text())
+    held.result.revoke(terminate=True)
+    eventually("stopped", lambda: not running(database, held.result.id))
+    eventually("told", lambda: held.result.state == states.REVOKED)
+    assert effects(database, table) == []

