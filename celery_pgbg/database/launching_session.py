@@ -57,6 +57,14 @@ class LaunchingSession:
         session = self._session
         return None if session is None or is_dead(session) else session.info.backend_pid
 
+    @property
+    def is_in_call(self) -> bool:
+        """Whether another thread has a call in progress."""
+        if not self._lock.acquire(blocking=False):
+            return True
+        self._lock.release()
+        return False
+
     def close(self) -> None:
         """End the session for good. Its workers run on; their handles are gone.
 

@@ -30,6 +30,11 @@ class Reusable:
     turn: int = 1
     idle_since: float = 0.0
 
+    @property
+    def should_wait(self) -> bool:
+        """Whether its second of waiting is not over yet."""
+        return time.monotonic() - self.idle_since < _IDLE_SECONDS
+
 
 class ReusableWorkers:
     """Which of them run a task, and which are free. For one thread at a time."""
@@ -43,8 +48,8 @@ class ReusableWorkers:
 
     @property
     def has_idle(self) -> bool:
-        """Whether one seems to be free."""
-        return bool(self._idle)
+        """Whether one should still wait for a task. Any thread may ask."""
+        return any(worker.should_wait for worker in self._idle[-1:])
 
     def add(self, worker: Reusable) -> None:
         """One has got a task."""
@@ -61,9 +66,7 @@ class ReusableWorkers:
 
     def take(self) -> Reusable | None:
         """Take the one that ended its task last, if it should still wait."""
-        if self._idle and time.monotonic() - self._idle[-1].idle_since < _IDLE_SECONDS:
-            return self._idle.pop()
-        return None
+        return self._idle.pop() if self.has_idle else None
 
     def discard(self, handle: Handle) -> bool:
         """One has ended, or was cancelled. Tells whether it was free, so that nobody else detaches its handle."""

@@ -248,10 +248,14 @@ class Runner:
         return watch.interruption
 
     def _choose_launcher(self, order: Order) -> Launcher:
-        """Take turns; for an order that may reuse a background worker, one that has such."""
+        """For an order that may reuse a background worker one that has such; else take turns.
+
+        One in a call is passed over: the server may not answer it.
+        """
         first = next(self._next_launcher) % len(self.launchers)
         in_turn = self.launchers[first:] + self.launchers[:first]
-        return next((launcher for launcher in in_turn if order.reuse and launcher.has_idle), in_turn[0])
+        with_idle = next((launcher for launcher in in_turn if order.reuse and launcher.has_idle), None)
+        return with_idle or next((launcher for launcher in in_turn if not launcher.is_in_call), in_turn[0])
 
     def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
         if launch.state == "finished":

@@ -179,6 +179,10 @@ def define_tasks(app: Celery) -> None:
     def statement(text: str) -> Any:
         return text, {}
 
+    @sql_task(reuse=True)
+    def statement_reusing(text: str) -> Any:
+        return text, {}
+
     @sql_task(atomic=False)
     def statement_alone(text: str) -> Any:
         return text, {}

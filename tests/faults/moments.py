@@ -43,28 +43,51 @@ class Moment(enum.Enum):
     BEFORE_ACK = "before ack"
 
 
-#: The order to hold them in. ``ON_DISK`` holds the lock under which commits that notify wait for each
-#: other, and so makes ``COMMITTING``; the first two block a launching session.
+#: The order to hold them in: the first two block a launching session.
 STAGING = tuple(reversed(Moment))
-
 
 #: What PostgreSQL shows of a held commit.
 _COMMIT_WAITS = {Moment.COMMITTING: "object", Moment.ON_DISK: "SyncRep"}
 
 
 class HeldTask:
-    """A task that was sent and is held, until ``release``."""
+    """A task that was sent and is held, until ``release``.
 
-    def __init__(self, shop: Shop, moment: Moment, dsn: str, holds: Path, table: str = "effects") -> None:
+    Args:
+        shop: the app.
+        moment: where it shall be held.
+        dsn: where it runs.
+        holds: where files hold tasks before their acks.
+        table: where it leaves its task id.
+        after: id of a task of ``reuse=True`` that has just ended: this one is to be handed over to its
+            background worker.
+    """
+
+    def __init__(
+        self, shop: Shop, moment: Moment, dsn: str, holds: Path, table: str = "effects", after: str | None = None
+    ) -> None:
+        self.shop = shop
         self.moment = moment
         self.task_id = str(uuid.uuid4())
+        self.after = after
         self._file = holds / self.task_id
         self._dsn = dsn
         self._session = psycopg.connect(dsn, autocommit=moment is not Moment.IN_GATE)
         self._hold()
         commit = _WAIT_FOR_STANDBY if moment is Moment.ON_DISK else ""
         text = _STATEMENT.format(id=self.task_id, commit=commit, table=table)
-        self.result = shop.task("statement").apply_async((text,), task_id=self.task_id)
+        task = shop.task("statement_reusing" if after else "statement")
+        self.result = task.apply_async((text,), task_id=self.task_id)
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """What an assertion shows of it."""
+        return self.moment.value, "handed over" if self.after else "launched", self.task_id
+
+    @property
+    def seen_as(self) -> str:
+        """The task id that its background worker shows: in the gate of a hand-over still that of the one before."""
+        return self.after if self.after and self.moment is Moment.IN_GATE else self.task_id
 
     def _hold(self) -> None:
         lock = "SELECT pg_advisory_lock({})"
@@ -72,35 +95,58 @@ class HeldTask:
             case Moment.BEFORE_LAUNCH:
                 self._session.execute(lock.format("celery_pgbg.lock_key('delivery', '0 ' || %s)"), [self.task_id])
             case Moment.IN_GATE:
-                # The launch, having started its background worker, waits for this row's transaction.
-                columns = "(task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename)"
-                row = "(%s, 0, '', true, 0, 0, '', '')"
-                self._session.execute(f"INSERT INTO celery_pgbg.execution {columns} VALUES {row}", [self.task_id])
-            case Moment.RUNNING:
+                hold_in_gate(self._session, self.task_id)
+            case Moment.RUNNING | Moment.COMMITTING | Moment.ON_DISK:
                 self._session.execute(lock.format("hashtextextended(%s, 0)"), [self.task_id])
             case Moment.BEFORE_ACK:
                 self._file.touch()
 
     def wait_held(self) -> None:
-        """Wait until it has come to where it is held."""
-        eventually(f"a task is held {self.moment.value}", self._is_held)
+        """Wait until it has come to where it is held; before its commit it is held running, see ``commit``."""
+        with psycopg.connect(self._dsn, autocommit=True) as session:
+            eventually(f"a task is held {self.moment.value}", lambda: self._is_held(session))
 
-    def _is_held(self) -> bool:
+    def commit(self) -> None:
+        """Let it come to its commit, if it is to be held there.
+
+        One ``ON_DISK`` has the lock under which commits that notify wait for each other, and so must come first:
+        it makes the others ``COMMITTING``.
+        """
+        if self.moment not in _COMMIT_WAITS:
+            return
+        self._session.close()
+        query = "SELECT pid FROM pg_stat_activity WHERE wait_event = %s AND application_name LIKE %s"
+        parameters = [_COMMIT_WAITS[self.moment], f"pgbg {self.task_id}%"]
+        with psycopg.connect(self._dsn, autocommit=True) as session:
+            eventually(f"a task is held {self.moment.value}", lambda: session.execute(query, parameters).fetchone())
+
+    def was_handed_over(self) -> bool:
+        """Whether it got a background worker that had run another task; to be asked while it is held."""
+        with psycopg.connect(self._dsn, autocommit=True) as session:
+            if self.moment in (Moment.BEFORE_LAUNCH, Moment.IN_GATE):
+                query = "SELECT query LIKE '%%hand_over%%' FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+                return session.execute(query, [self._session.info.backend_pid]).fetchone() == (True,)
+            query = "SELECT FROM celery_pgbg.execution AS e JOIN celery_pgbg.execution USING (pid) WHERE e.task_id = %s"
+            return len(session.execute(query, [self.task_id]).fetchall()) > 1
+
+    def _is_held(self, session: Database) -> bool:
         if self.moment is Moment.BEFORE_ACK:
             return self._file.with_suffix(".held").exists()
-        with psycopg.connect(self._dsn, autocommit=True) as session:
-            if self.moment in _COMMIT_WAITS:
-                query = "SELECT FROM pg_stat_activity WHERE wait_event = %s AND application_name LIKE %s"
-                parameters = [_COMMIT_WAITS[self.moment], f"pgbg {self.task_id}%"]
-                return session.execute(query, parameters).fetchone() is not None
-            query = "SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
-            return session.execute(query, [self._session.info.backend_pid]).fetchone() is not None
+        query = "SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+        return session.execute(query, [self._session.info.backend_pid]).fetchone() is not None
 
     def release(self) -> None:
         """Let it go on. A crash of the server has done so already."""
         with contextlib.suppress(psycopg.Error):
             self._session.close()
         self._file.unlink(missing_ok=True)
+
+
+def hold_in_gate(session: Database, task_id: str) -> None:
+    """Let the launch or the hand-over of a task wait for the end of this session's transaction."""
+    columns = "(task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename)"
+    row = "(%s, 0, '', true, 0, 0, '', '')"
+    session.execute(f"INSERT INTO celery_pgbg.execution {columns} VALUES {row}", [task_id])
 
 
 @contextlib.contextmanager

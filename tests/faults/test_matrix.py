@@ -1,11 +1,13 @@
 """Who dies, and when: effects once, one outcome, and the result arrives.
 
-The moments are those of ``Moment``. All tasks of one test are staged, then somebody dies once, then all
-are looked at: a cell of the matrix is one entry of the compared dictionaries.
+The moments are those of ``Moment``, each of a background worker that was launched for the task, and of one
+that had run another and was handed this one (``reuse=True``). All tasks of one test are staged, then somebody
+dies once, then all are looked at: a cell of the matrix is one entry of the compared dictionaries.
 
 Cells left out, because they are others by construction:
 
-- ``ON_DISK`` on RabbitMQ: only one task of a server can be there, and to Celery it is one that has not ended;
+- ``ON_DISK`` on RabbitMQ: only one task of a server can be there, and to Celery it is one that has not ended.
+  One that was handed over is there in a round of its own;
 - a background worker before launch (there is none yet) and before the ack (it is gone already);
 - the launcher's and the listener's session on RabbitMQ: no message is touched by their loss, the broker
   cannot tell them from a quiet second.
@@ -32,6 +34,9 @@ WAIT = 60
 #: So many that those blocked by held launches are not needed by others.
 LAUNCHERS = 6
 
+#: Moments without a background worker: not yet, or no more.
+WITHOUT_WORKER = (Moment.BEFORE_LAUNCH, Moment.BEFORE_ACK)
+
 
 class Stage:
     """One server, an app on each broker with a Celery worker, and tasks held at each moment."""
@@ -56,19 +61,40 @@ class Stage:
 
     def launch_worker(self, shop: Shop) -> CeleryWorker:
         """Start a Celery worker whose tasks can be held before their acks."""
-        return shop.launch_worker("-I", "tests.apps.held", *ALONE)
+        return shop.launch_worker("-I", "tests.apps.held", "-c16", *ALONE)
 
-    def hold(self, at: Iterable[Moment]) -> list[HeldTask]:
-        """Send a task for each moment to each app, and wait until each is held there."""
+    def hold(self, at: Iterable[Moment] = STAGING, reuse_on_disk: bool = False) -> list[HeldTask]:
+        """Send tasks for each moment to each app, launched and handed over, and wait until each is held there.
+
+        Args:
+            at: the moments, in the order of ``STAGING``.
+            reuse_on_disk: the one that is ``ON_DISK`` is a task that was handed over.
+        """
         held = []
         for moment in at:
-            shops = self.shops[:1] if moment is Moment.ON_DISK else self.shops
-            tasks = [HeldTask(shop, moment, self.dsn, self._holds) for shop in shops]
-            self._held += tasks
-            for task in tasks:
-                task.wait_held()
-            held += tasks
+            is_single = moment is Moment.ON_DISK
+            for shop in self.shops[:1] if is_single else self.shops:
+                for reuse in (reuse_on_disk,) if is_single else (False, True):
+                    held.append(self._hold_one(shop, moment, reuse))
+        for task in held:
+            task.commit()
         return held
+
+    def _hold_one(self, shop: Shop, moment: Moment, reuse: bool) -> HeldTask:
+        while True:
+            after = self._run_before(shop) if reuse else None
+            task = HeldTask(shop, moment, self.dsn, self._holds, after=after)
+            self._held.append(task)
+            task.wait_held()
+            if not reuse or task.was_handed_over():
+                return task
+            # The background worker had waited for its second and ended. This one stays as it is until all are released.
+
+    def _run_before(self, shop: Shop) -> str:
+        """Leave a background worker that a task can be handed over to; returns the id of the task it ran."""
+        result = shop.task("statement_reusing").delay("SELECT 1")
+        result.get(timeout=WAIT)
+        return str(result.id)
 
     def release(self) -> None:
         """Let all tasks go on."""
@@ -79,10 +105,10 @@ class Stage:
         """Effects once, one outcome, the right result."""
         results = {task.task_id: task.result.get(timeout=WAIT) for task in held}
         assert results == {task.task_id: [{"v": task.task_id}] for task in held}
-        once = {(task.moment, task.task_id): 1 for task in held}
+        once = {task.cell: 1 for task in held}
         effects, outcomes = moments.count_effects(self.dsn), moments.count_outcomes(self.dsn)
-        assert {(task.moment, task.task_id): effects[task.task_id] for task in held} == once
-        assert {(task.moment, task.task_id): outcomes[task.task_id] for task in held} == once
+        assert {task.cell: effects[task.task_id] for task in held} == once
+        assert {task.cell: outcomes[task.task_id] for task in held} == once
 
     def check_quiet(self) -> None:
         """Nothing is left: no message is being worked on, no background worker runs."""
@@ -116,17 +142,22 @@ def end_processes(dsn: str, backend_type: str, application_name: str) -> int:
         return len(session.execute(query, [backend_type, application_name]).fetchall())
 
 
+#: What ``hold`` is told, round by round.
+ROUNDS = [(STAGING, False), ([Moment.ON_DISK], True)]
+
+
 def test_celery_worker_killed(stage: Stage) -> None:
     stage.open(BROKERS)
-    with moments.hold_commits(stage.dsn):
-        held = stage.hold(STAGING)
-        for shop in stage.shops:
-            shop.workers[0].kill()
-            stage.launch_worker(shop)
-    stage.release()
-    stage.check(held)
-    launches = moments.count_launches(stage.dsn)
-    assert {task.moment: launches[task.task_id] for task in held} == dict.fromkeys(Moment, 1)
+    for at, reuse_on_disk in ROUNDS:
+        with moments.hold_commits(stage.dsn):
+            held = stage.hold(at, reuse_on_disk)
+            for shop in {task.shop for task in held}:
+                shop.workers[-1].kill()
+                stage.launch_worker(shop)
+        stage.release()
+        stage.check(held)
+        launches = moments.count_launches(stage.dsn)
+        assert {task.cell: launches[task.task_id] for task in held} == {task.cell: 1 for task in held}
     stage.check_quiet()
 
 
@@ -134,23 +165,25 @@ def test_celery_worker_killed(stage: Stage) -> None:
 def test_session_lost(stage: Stage, whose: str) -> None:
     stage.open(["redis"])
     # While it launches, a launcher goes by the name of the task.
-    name, number = ("^pgbg (?!listener)", LAUNCHERS) if whose == "launcher" else ("^pgbg listener", 1)
-    with moments.hold_commits(stage.dsn):
-        held = stage.hold(STAGING)
-        assert end_processes(stage.dsn, "client backend", name) == number
-    stage.release()
-    stage.check(held)
+    name = "^pgbg (?!listener)" if whose == "launcher" else "^pgbg listener"
+    for at, reuse_on_disk in ROUNDS:
+        with moments.hold_commits(stage.dsn):
+            held = stage.hold(at, reuse_on_disk)
+            assert end_processes(stage.dsn, "client backend", name) >= 1
+        stage.release()
+        stage.check(held)
     stage.check_quiet()
 
 
 def test_background_worker_ended(stage: Stage) -> None:
     stage.open(BROKERS)
-    with moments.hold_commits(stage.dsn):
-        held = stage.hold([Moment.ON_DISK, Moment.COMMITTING, Moment.RUNNING, Moment.IN_GATE])
-        for task in reversed(held):
-            assert end_processes(stage.dsn, "pg_background", task.task_id) == 1
-    stage.release()
-    stage.check(held)
+    for at, reuse_on_disk in ROUNDS:
+        with moments.hold_commits(stage.dsn):
+            held = stage.hold([moment for moment in at if moment not in WITHOUT_WORKER], reuse_on_disk)
+            for task in reversed(held):
+                assert end_processes(stage.dsn, "pg_background", task.seen_as) == 1
+        stage.release()
+        stage.check(held)
     stage.check_quiet()
 
 
@@ -161,9 +194,9 @@ def test_server_restarted_or_killed(stage: Stage) -> None:
         lambda: stage.server.restart("immediate"),
         lambda: (stage.server.crash(), stage.server.start()),
     ]
-    for die in faults:
+    for number, die in enumerate(faults):
         with moments.hold_commits(stage.dsn):
-            held = stage.hold(STAGING)
+            held = stage.hold(reuse_on_disk=number % 2 == 0)
             die()
         stage.release()
         stage.check(held)

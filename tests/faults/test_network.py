@@ -17,6 +17,7 @@ from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Lost, Returned
 from celery_pgbg.settings import read_settings
 from tests.effects import effects, running
+from tests.fix_runner import order, run
 from tests.fix_server import url_of
 from tests.proxy import TcpProxy
 from tests.waiting import eventually
@@ -111,6 +112,28 @@ def test_a_stalled_launcher_is_replaced(
         statement.release()
         assert isinstance(statement.end(), Returned)
     assert effects(database, table) == ["x", "x"]
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_only_one_task_waits_for_a_launcher_that_gives_no_answer(
+    proxy: TcpProxy, dsn: str, table: str, database: Any, reuse: bool
+) -> None:
+    settings = {"pgbg_launchers": 2, "pgbg_answer_timeout": 3600}
+    runner = Runner(url_of(dsn, port=str(proxy.port)), read_settings(settings))
+    assert isinstance(run(runner, order("SELECT 1", reuse=reuse)), Returned)
+    assert proxy.stall(LAUNCHER) == 1
+    eventually("none is free to be handed a task", lambda: not any(one.has_idle for one in runner.launchers))
+    statements = [Statement(runner, database, table, reuse=reuse) for _ in range(6)]
+    for statement in statements:
+        statement.start()
+    eventually("all others run", lambda: len([one for one in statements if one.watch.pid]) >= len(statements) - 1)
+    proxy.resume()
+    for statement in statements:
+        statement.wait_running()
+        statement.release()
+        assert isinstance(statement.end(), Returned)
+    assert effects(database, table) == ["x"] * len(statements)
+    runner.close()
 
 
 def test_a_stall_in_the_launch_itself_launches_once(

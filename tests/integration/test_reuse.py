@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,11 +18,13 @@ import pytest
 
 from celery_pgbg.database import schema
 from celery_pgbg.database.runner import Runner
+from celery_pgbg.database.stopping import REVOKED
 from celery_pgbg.devserver import DevServer
 from celery_pgbg.orders import Interruption, Watch
 from celery_pgbg.outcomes import Cancelled, Raised, Returned
 from celery_pgbg.settings import read_settings
 from tests.effects import effects, running
+from tests.faults.moments import hold_in_gate
 from tests.fix_runner import in_background, order, run
 from tests.fix_server import url_of
 from tests.waiting import eventually
@@ -197,6 +201,30 @@ def test_revokes_at_any_moment_hit_only_their_own_task(
     assert effects(database, table) == sorted(kept)
 
 
+def test_nothing_is_handed_over_after_a_task_that_was_stopped_in_the_gate(
+    new_runner: Callable[..., Runner], dsn: str, database: Any
+) -> None:
+    ours, theirs = new_runner(), new_runner()
+    reused(ours, "SELECT 1")
+    asked = order("SELECT pg_sleep(60)", returns="value", reuse=True)
+    stop = threading.Thread(target=lambda: theirs.stop(asked.attempt, asked.application_name, REVOKED))
+    blocked_by = "SELECT pid FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid)) AND backend_type ~ 'client'"
+    with psycopg.connect(dsn) as holder:
+        hold_in_gate(holder, asked.attempt.task_id)
+        _, thread, endings = in_background(ours, asked)
+        [launching] = eventually(
+            "it is in the gate", lambda: database.execute(blocked_by, [holder.info.backend_pid]).fetchone()
+        )
+        stop.start()
+        eventually("the stop waits for it", lambda: database.execute(blocked_by, [launching]).fetchone())
+        holder.rollback()
+    for one in (stop, thread):
+        one.join(60)
+    assert isinstance(endings[0], Raised)
+    query = "SELECT FROM celery_pgbg.bgworker WHERE task_id = %s"
+    assert database.execute(query, [asked.attempt.task_id]).fetchall() == []
+
+
 def test_a_second_delivery_gets_the_same_outcome(runner: Runner, database: Any, table: str) -> None:
     asked = order(f"INSERT INTO {table} VALUES ('x'); SELECT pg_sleep(1)", returns="count", reuse=True)
     deliveries = [in_background(runner, asked) for _ in range(4)]
@@ -205,6 +233,33 @@ def test_a_second_delivery_gets_the_same_outcome(runner: Runner, database: Any, 
         assert endings == [Returned(1)]
     assert run(runner, asked) == Returned(1)
     assert effects(database, table) == ["x"]
+
+
+def test_one_that_has_not_taken_its_task_yet_is_attached_to(small_server: str) -> None:
+    ours, theirs = (Runner(small_server, read_settings({"pgbg_launchers": 1})) for _ in range(2))
+    with psycopg.connect(small_server, autocommit=True) as session:
+        while True:
+            asked = order("SELECT 1", returns="value", reuse=True)
+            with stopped(reused(ours, "SELECT pg_backend_pid()")) as pid:
+                launch = ours.launchers[0].launch(asked)
+                session.execute("UPDATE celery_pgbg.execution SET launched_at = now() - interval '1 hour'")
+                again = theirs.launchers[0].launch(asked)
+            if launch.handle is not None and launch.handle.pid == pid:
+                break
+    assert (again.state, again.handle) == ("attached", launch.handle)
+    assert run(theirs, asked) == Returned(1)
+    for runner in (ours, theirs):
+        runner.close()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[int]:
+    """Let a process do nothing meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_one_that_was_ended_by_hand_while_idle_costs_no_task(runner: Runner, database: Any, table: str) -> None:
