@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -35,6 +36,7 @@ class LaunchingSession:
         self._session: Session | None = None
         self._capabilities: Capabilities | None = None
         self._lock = threading.RLock()
+        self._in_call_since: float | None = None
         self._may_reuse = True
         self._closed = False
 
@@ -58,12 +60,10 @@ class LaunchingSession:
         return None if session is None or is_dead(session) else session.info.backend_pid
 
     @property
-    def is_in_call(self) -> bool:
-        """Whether another thread has a call in progress."""
-        if not self._lock.acquire(blocking=False):
-            return True
-        self._lock.release()
-        return False
+    def seconds_in_call(self) -> float:
+        """For how long a call has been in progress, 0 where none is."""
+        since = self._in_call_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def close(self) -> None:
         """End the session for good. Its workers run on; their handles are gone.
@@ -97,7 +97,7 @@ class LaunchingSession:
         Args:
             prepared: what is installed in the database must be known, and complete.
         """
-        with self._lock:
+        with self._lock, self._timed():
             session = self._connected()
             try:
                 if prepared and self._capabilities is None:
@@ -115,6 +115,15 @@ class LaunchingSession:
                 # An exception raised into this thread, such as a time limit of prefork, leaves it in the middle.
                 if session is self._session and session.info.transaction_status is TransactionStatus.ACTIVE:
                     self._drop()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        outer = self._in_call_since
+        self._in_call_since = outer or time.monotonic()
+        try:
+            yield
+        finally:
+            self._in_call_since = outer
 
     def _connected(self) -> Session:
         if self._session is not None and is_dead(self._session):

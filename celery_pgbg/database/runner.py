@@ -42,6 +42,9 @@ _LONGEST_REFUSED = 10.0
 #: How long closing waits for each of its threads, in seconds.
 _CLOSE_SECONDS = 5.0
 
+#: After how long a call of a launcher looks as if it got no answer, in seconds. Most take milliseconds.
+_LONG_CALL = 1.0
+
 
 class Runner:
     """Launches statements, waits for them, cancels them on demand.
@@ -248,14 +251,11 @@ class Runner:
         return watch.interruption
 
     def _choose_launcher(self, order: Order) -> Launcher:
-        """For an order that may reuse a background worker one that has such; else take turns.
-
-        One in a call is passed over: the server may not answer it.
-        """
+        """For an order that may reuse a background worker one that has such; else take turns among the least busy."""
         first = next(self._next_launcher) % len(self.launchers)
         in_turn = self.launchers[first:] + self.launchers[:first]
         with_idle = next((launcher for launcher in in_turn if order.reuse and launcher.has_idle), None)
-        return with_idle or next((launcher for launcher in in_turn if not launcher.is_in_call), in_turn[0])
+        return with_idle or min(in_turn, key=_busyness)
 
     def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
         if launch.state == "finished":
@@ -333,3 +333,9 @@ class Runner:
 
     def _launcher_of(self, entry: Entry) -> Launcher:
         return entry.owner or self.launchers[0]
+
+
+def _busyness(launcher: Launcher) -> int:
+    """0 for a launcher that is free, 1 for one in a call, 2 where that seems to get no answer."""
+    seconds = launcher.seconds_in_call
+    return (seconds > 0) + (seconds > _LONG_CALL)
