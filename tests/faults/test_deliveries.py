@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from celery import chain, chord
 
 from celery_pgbg.devserver.brokers import RabbitServer, RedisServer
-from tests.effects import effects, running
+from tests.effects import CELERY_VERSION, effects, running
 from tests.faults.conftest import ALONE, BROKERS, REDIS_OPTIONS
 from tests.faults.moments import HeldTask, Moment
 from tests.fix_celery import Shop
@@ -112,11 +113,8 @@ def test_a_lost_ack_and_a_lost_connection_under_a_statement(
     how: Literal["reset", "close"],
 ) -> None:
     shop = fault_shop(broker, dsn)
-    address = urlsplit(shop.app.conf.broker_url)
-    assert address.hostname
-    with TcpProxy(address.hostname, address.port or 0) as proxy:
-        url = shop.app.conf.broker_url.replace(f":{address.port}/", f":{proxy.port}/")
-        worker = shop.start_worker(*ALONE, "-I", "tests.apps.held", broker=url)
+    with proxy_of(shop) as proxy:
+        worker = shop.start_worker(*ALONE, "-I", "tests.apps.held", broker=through(proxy, shop))
         tasks = [HeldTask(shop, moment, dsn, holds, table) for moment in (Moment.BEFORE_ACK, Moment.RUNNING)]
         for task in tasks:
             task.wait_held()
@@ -132,6 +130,64 @@ def test_a_lost_ack_and_a_lost_connection_under_a_statement(
         assert shop.task("double").delay(1).get(timeout=WAIT) == 2
         assert effects(database, table) == sorted(task.task_id for task in tasks)
         worker.kill()
+
+
+#: With these Celery notices that a connection stalls, and does not wait for answers on it: within seconds.
+NOTICES_STALLS = {
+    "redis": {"broker_transport_options": {**REDIS_OPTIONS, "health_check_interval": 1, "socket_timeout": 2}},
+    "amqp": {"broker_transport_options": {"read_timeout": 2}, "broker_heartbeat": 2},
+}
+
+
+@pytest.mark.skipif(CELERY_VERSION < (5, 7), reason="kombu looks after its Redis connections from 5.7 on")
+def test_stalled_connections_to_brokers_under_a_statement_and_before_an_ack(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any, holds: Path
+) -> None:
+    shops = {broker: fault_shop(broker, dsn) for broker in BROKERS}
+    with contextlib.ExitStack() as stack:
+        proxies = {broker: stack.enter_context(proxy_of(shop)) for broker, shop in shops.items()}
+        for broker, shop in shops.items():
+            url = through(proxies[broker], shop)
+            shop.launch_worker(*ALONE, "-I", "tests.apps.held", broker=url, **NOTICES_STALLS[broker])
+        tasks = [
+            HeldTask(shop, moment, dsn, holds, table)
+            for shop in shops.values()
+            for moment in (Moment.BEFORE_ACK, Moment.RUNNING)
+        ]
+        for task in tasks:
+            task.wait_held()
+        for proxy in proxies.values():
+            assert proxy.stall() >= 1
+        for task in tasks:
+            if task.moment is Moment.BEFORE_ACK:
+                task.release()
+        for task in tasks:
+            received = f"[{task.task_id}] received"
+            [worker] = task.shop.workers
+            eventually("it is delivered again", lambda w=worker, r=received: w.text().count(r) >= 2)
+            if task.moment is Moment.RUNNING:
+                assert len(running(database, task.task_id)) == 1
+                task.release()
+        for task in tasks:
+            assert task.result.get(timeout=WAIT) == [{"v": task.task_id}]
+            eventually("all are done", lambda t=task: t.shop.active(t.task_id) is None)
+        for shop in shops.values():
+            assert shop.task("double").delay(1).get(timeout=WAIT) == 2
+            shop.workers[0].kill()
+    assert effects(database, table) == sorted(task.task_id for task in tasks)
+
+
+def proxy_of(shop: Shop) -> TcpProxy:
+    """A proxy before an app's broker."""
+    address = urlsplit(shop.app.conf.broker_url)
+    assert address.hostname
+    return TcpProxy(address.hostname, address.port or 0)
+
+
+def through(proxy: TcpProxy, shop: Shop) -> str:
+    """The URL of an app's broker through a proxy."""
+    url: str = shop.app.conf.broker_url
+    return url.replace(f":{urlsplit(url).port}/", f":{proxy.port}/")
 
 
 def test_redis_crashes_under_a_statement(
