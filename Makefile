@@ -57,8 +57,9 @@ bench: venv  ## Measure: rates as ratios, memory, latencies
 
 SECONDS ?= 120
 
-soak: venv  ## Load and accidents for SECONDS (120), nothing may leak or get lost; then the long versions of tests
+soak: venv  ## Load and accidents, then too few slots, for SECONDS (120) each: nothing leaks, gets lost or starves; long versions of tests
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+	$(BIN)/python -m tests.soak.slots --seconds $(SECONDS)
 	PGBG_STATEFUL_EXAMPLES=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest -q tests/faults/test_stateful*.py
 	PGBG_FAST_LAUNCHES=10000 $(BIN)/python -m pytest -q tests/integration/test_runner.py -k fast_launches
 

@@ -31,12 +31,17 @@ class TcpProxy:
     """Forwards to one server, in a thread of its own. Any thread may call.
 
     ``said`` chooses connections by bytes that their client sent first, such as an ``application_name``.
+
+    Attributes:
+        port: where it listens.
+        accepted: how many connections there were, also those that the server refused.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
+        self.accepted = 0
         self._connections: list[_Connection] = []
         self._stalls_new = False
         self._stalls_after: bytes | None = None
@@ -139,6 +144,7 @@ class TcpProxy:
 
     def _accept(self) -> None:
         client, _ = self._listening.accept()
+        self.accepted += 1
         try:
             connection = _Connection(client, socket.create_connection(self._target))
         except OSError:

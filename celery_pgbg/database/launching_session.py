@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 from celery_pgbg.database import poolers, queries
 from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.schema import check_installed
-from celery_pgbg.database.sessions import Session, abandon, is_dead
+from celery_pgbg.database.sessions import Reconnection, Session, abandon, is_dead
 from celery_pgbg.errors import ConfigurationError, SessionLost
 
 #: pg_background's own upper bound for the handles of one session.
@@ -33,6 +33,7 @@ class LaunchingSession:
 
     def __init__(self, open_session: Callable[[], Session]) -> None:
         self._open_session = open_session
+        self._reconnection = Reconnection(open_session)
         self._session: Session | None = None
         self._capabilities: Capabilities | None = None
         self._lock = threading.RLock()
@@ -131,7 +132,7 @@ class LaunchingSession:
         if self._closed:
             raise SessionLost("the launcher is closed")
         if self._session is None:
-            self._session = self._open_session()
+            self._session = self._reconnection.open()
         return self._session
 
     def _prepare(self, session: Session) -> None:

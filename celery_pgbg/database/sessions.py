@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import conninfo
 from psycopg.rows import TupleRow
 
+from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.errors import ConfigurationError, ServerRefused, SessionLost
 
 Session = psycopg.Connection[TupleRow]
@@ -100,6 +101,39 @@ def connect(
         raise SessionLost(f"no connection to {where}: {message}") from exc
     session.answer_timeout = answer_timeout
     return session
+
+
+class Reconnection:
+    """Opens one session again and again, and not more often than a back-off allows, however many ask for it.
+
+    Args:
+        open_session: makes a connected session.
+    """
+
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        self._open_session = open_session
+        # Short, since those who ask wait longer after each failure themselves.
+        self._backoff = Backoff(longest=1.0)
+        self._next_try = 0.0
+        self._failure = ""
+
+    def open(self) -> Session:
+        """Open it. For one thread at a time.
+
+        Raises:
+            SessionLost: it may succeed later; also where it failed so lately that it was not tried again.
+            ServerRefused: it would refuse again.
+        """
+        if time.monotonic() < self._next_try:
+            raise SessionLost(self._failure)
+        try:
+            session = self._open_session()
+        except SessionLost as exc:
+            self._failure = str(exc)
+            self._next_try = time.monotonic() + self._backoff.next()
+            raise
+        self._backoff.reset()
+        return session
 
 
 def abandon(session: Session) -> None:

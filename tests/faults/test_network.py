@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -12,12 +13,13 @@ import pytest
 
 from celery_pgbg.database import results
 from celery_pgbg.database.runner import Runner
+from celery_pgbg.devserver.ports import LOOPBACK, free_port
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Lost, Returned
 from celery_pgbg.settings import read_settings
 from tests.effects import effects, running
-from tests.fix_runner import order, run
+from tests.fix_runner import in_background, order, run
 from tests.fix_server import url_of
 from tests.proxy import TcpProxy
 from tests.waiting import eventually
@@ -188,6 +190,28 @@ def test_a_server_that_says_nothing_is_waited_for(
     statement.wait_running()
     statement.release()
     assert isinstance(statement.end(), Returned)
+
+
+def test_a_server_that_is_away_is_tried_ever_more_rarely_however_many_tasks_wait(dsn: str) -> None:
+    with TcpProxy(LOOPBACK, free_port()) as proxy:
+        # Else libpq may connect twice.
+        away = url_of(dsn, port=str(proxy.port), sslmode="disable", gssencmode="disable")
+        runner = Runner(away, read_settings({"pgbg_launchers": 1}))
+        began = time.monotonic()
+        waiting = [in_background(runner, order("SELECT 1")) for _ in range(50)]
+        eventually("it was tried some times", lambda: proxy.accepted >= TRIES)
+        # Half of each pause is the least.
+        assert time.monotonic() - began >= sum(PAUSES[: TRIES - 1]) / 2
+        runner.close()
+    for watch, thread, endings in waiting:
+        watch.interrupt(Interruption.DETACH)
+        thread.join(60)
+        assert endings == [Detached()]
+
+
+#: Pauses of a launcher between tries to connect, before jitter, in seconds; and how many tries are counted.
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0)
+TRIES = 6
 
 
 def test_closing_does_not_wait_for_a_server_that_says_nothing(

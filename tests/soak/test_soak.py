@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.soak.run import soak
 from tests.soak.samples import LIMITS, judge
+from tests.soak.slots import overtaken
 
 
 def test_what_grows_is_told_from_what_is_flat() -> None:
@@ -20,6 +21,11 @@ def test_what_grows_is_told_from_what_is_flat() -> None:
         "handles in its launching sessions": True,
         "deadlines": False,
     }
+
+
+def test_who_was_overtaken_most_is_told() -> None:
+    assert overtaken([0, 1, 2, 3]) == 0
+    assert overtaken([1, 3, 2, 4, 0]) == 4
 
 
 def test_a_short_soak_loses_nothing_and_leaves_nothing_behind(dsn: str, amqp_url: str) -> None:
