@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,7 +53,8 @@ class Launcher(AttemptSession):
 
     def __init__(self, open_session: Callable[[], Session]) -> None:
         super().__init__(open_session)
-        self._done: list[Handle] = []
+        # Without the session's lock: who has ended shall not wait for a call that gets no answer.
+        self._done: deque[Handle] = deque()
         self._reusable = ReusableWorkers()
 
     def _forget_all(self) -> None:
@@ -157,15 +159,13 @@ class Launcher(AttemptSession):
 
     def release(self, handle: Handle) -> None:
         """The worker's task has left an outcome: keep the handle if it can take another, else detach."""
-        with self._lock:
-            if not self._reusable.release(handle):
-                self._done.append(handle)
+        if not self._reusable.release(handle):
+            self._done.append(handle)
 
     def detach(self, handle: Handle) -> None:
         """Forget a handle; does not stop its worker. Done later, together with others."""
-        with self._lock:
-            self._reusable.discard(handle)
-            self._done.append(handle)
+        self._reusable.discard(handle)
+        self._done.append(handle)
 
     def flush(self) -> None:
         """Detach now everything that waits for it."""
@@ -265,7 +265,7 @@ class Launcher(AttemptSession):
     def _detach_done(self, session: Session, at_least: int = 1) -> None:
         if len(self._done) < at_least:
             return
-        handles, self._done = self._done, []
+        handles = [self._done.popleft() for _ in range(len(self._done))]
         query = queries.query("detach_handles").format(detach_function=self.capabilities.identifier("detach"))
         try:
             session.execute(query, _as_arrays(handles))

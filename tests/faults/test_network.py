@@ -138,6 +138,24 @@ def test_no_task_comes_to_a_launcher_that_gives_no_answer(
     runner.close()
 
 
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_launcher_that_gives_no_answer_does_not_hold_up_the_end_of_its_task(
+    proxy: TcpProxy, dsn: str, table: str, database: Any, reuse: bool
+) -> None:
+    settings = {"pgbg_launchers": 1, "pgbg_answer_timeout": 3600}
+    runner = Runner(url_of(dsn, port=str(proxy.port)), read_settings(settings))
+    statement = Statement(runner, database, table, reuse=reuse)
+    statement.start()
+    statement.wait_running()
+    eventually("it listens", lambda: proxy.count(LISTENER))
+    assert proxy.stall(LAUNCHER) == 1
+    eventually("it is in a long call", lambda: runner.launchers[0].seconds_in_call > 1)
+    statement.release()
+    assert isinstance(statement.end(), Returned)
+    proxy.resume()
+    runner.close()
+
+
 def test_a_stall_in_the_launch_itself_launches_once(
     proxy: TcpProxy, new_statement: Callable[..., Statement], table: str, database: Any
 ) -> None:
