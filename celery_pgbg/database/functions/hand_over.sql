@@ -29,13 +29,11 @@ CREATE OR REPLACE FUNCTION celery_pgbg.hand_over(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    earlier record;
+    is_first boolean;
 BEGIN
-    SELECT * INTO earlier FROM celery_pgbg.earlier_delivery(task_id, attempt);
-    IF earlier.state IS NOT NULL THEN
-        state := earlier.state;
-        pid := earlier.pid;
-        cookie := earlier.cookie;
+    SELECT earlier.* INTO state, pid, cookie, is_first
+    FROM celery_pgbg.earlier_delivery(task_id, attempt) AS earlier;
+    IF state IS NOT NULL THEN
         RETURN;
     END IF;
 
@@ -43,7 +41,7 @@ BEGIN
     SET turn = last_turn + 1, task_id = hand_over.task_id, attempt = hand_over.attempt,
         application_name = hand_over.application_name, changed_at = clock_timestamp(),
         work = celery_pgbg.run_call(
-            celery_pgbg.lock_key('gate', pg_current_xact_id()::text), earlier.is_first, hand_over.task_id,
+            celery_pgbg.lock_key('gate', pg_current_xact_id()::text), is_first, hand_over.task_id,
             hand_over.attempt, preamble, statement, returns, role_name, max_result_bytes, notify
         )
     WHERE b.id = bgworker_id AND b.turn = last_turn AND EXISTS (SELECT FROM pg_stat_get_activity(bgworker_pid));

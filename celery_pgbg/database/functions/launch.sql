@@ -29,14 +29,12 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     gate_key CONSTANT bigint := celery_pgbg.lock_key('gate', pg_current_xact_id()::text);
-    earlier record;
+    is_first boolean;
     setting record;
 BEGIN
-    SELECT * INTO earlier FROM celery_pgbg.earlier_delivery(task_id, attempt);
-    IF earlier.state IS NOT NULL THEN
-        state := earlier.state;
-        pid := earlier.pid;
-        cookie := earlier.cookie;
+    SELECT earlier.* INTO state, pid, cookie, is_first
+    FROM celery_pgbg.earlier_delivery(task_id, attempt) AS earlier;
+    IF state IS NOT NULL THEN
         RETURN;
     END IF;
 
@@ -49,7 +47,7 @@ BEGIN
     EXECUTE format('SELECT pid, cookie FROM %I.%I($1)', extension_schema, launch_function)
     INTO pid, cookie
     USING celery_pgbg.run_call(
-        gate_key, earlier.is_first, task_id, attempt, preamble, statement, returns, role_name,
+        gate_key, is_first, task_id, attempt, preamble, statement, returns, role_name,
         max_result_bytes, notify
     );
     PERFORM celery_pgbg.record_execution(task_id, attempt, task_name, pid, cookie, application_name, nodename);

@@ -24,13 +24,11 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     gate_key CONSTANT bigint := celery_pgbg.lock_key('gate', pg_current_xact_id()::text);
-    earlier record;
+    is_first boolean;
 BEGIN
-    SELECT * INTO earlier FROM celery_pgbg.earlier_delivery(task_id, attempt);
-    IF earlier.state IS NOT NULL THEN
-        state := earlier.state;
-        pid := earlier.pid;
-        cookie := earlier.cookie;
+    SELECT earlier.* INTO state, pid, cookie, is_first
+    FROM celery_pgbg.earlier_delivery(task_id, attempt) AS earlier;
+    IF state IS NOT NULL THEN
         RETURN;
     END IF;
 
@@ -39,7 +37,7 @@ BEGIN
     VALUES (
         launch_reusable.task_id, launch_reusable.attempt, launch_reusable.application_name,
         celery_pgbg.run_call(
-            gate_key, earlier.is_first, launch_reusable.task_id, launch_reusable.attempt, preamble, statement,
+            gate_key, is_first, launch_reusable.task_id, launch_reusable.attempt, preamble, statement,
             returns, role_name, max_result_bytes, notify
         )
     )
