@@ -114,22 +114,30 @@ def test_a_lost_ack_and_a_lost_connection_under_a_statement(
 ) -> None:
     shop = fault_shop(broker, dsn)
     with proxy_of(shop) as proxy:
-        worker = shop.start_worker(*ALONE, "-I", "tests.apps.held", broker=through(proxy, shop))
+        url, arguments = through(proxy, shop), (*ALONE, "-I", "tests.apps.held")
+        worker = shop.start_worker(*arguments, broker=url)
         tasks = [HeldTask(shop, moment, dsn, holds, table) for moment in (Moment.BEFORE_ACK, Moment.RUNNING)]
         for task in tasks:
             task.wait_held()
         assert proxy.cut(how) >= 1
         tasks[0].release()
+
+        def received(task: HeldTask) -> int:
+            if worker.process.poll() is not None and len(shop.workers) == 1:
+                # Celery 5.7.0 itself may end where Redis is gone and messages are unacknowledged.
+                shop.start_worker(*arguments, broker=url)
+            return sum(each.text().count(f"[{task.task_id}] received") for each in shop.workers)
+
         for task in tasks:
-            received = f"[{task.task_id}] received"
-            eventually("it is delivered again", lambda r=received: worker.text().count(r) >= 2)
+            eventually("it is delivered again", lambda t=task: received(t) >= 2)
         tasks[1].release()
         for task in tasks:
             assert task.result.get(timeout=WAIT) == [{"v": task.task_id}]
             eventually("all are done", lambda i=task.task_id: shop.active(i) is None)
         assert shop.task("double").delay(1).get(timeout=WAIT) == 2
         assert effects(database, table) == sorted(task.task_id for task in tasks)
-        worker.kill()
+        for each in shop.workers:
+            each.kill()
 
 
 #: With these Celery notices that a connection stalls, and does not wait for answers on it: within seconds.
