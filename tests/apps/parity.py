@@ -22,6 +22,12 @@ from tests.apps.shop import make_app as make_shop
 
 KINDS = ("python", "sql")
 
+#: What goes wrong once: a sequence knows whether it has.
+FIRST_TIME = {
+    "fail": "SELECT 1 / (nextval(%(sequence)s) - 1)",
+    "sleep": "SELECT pg_sleep(CASE nextval(%(sequence)s) WHEN 1 THEN 60 ELSE 0 END)::text",
+}
+
 
 def make_app(broker: str, backend: str, queue: str, journal_url: str | None = None, **settings: Any) -> Celery:
     """Make the app; a test and its Celery workers make it with the same arguments."""
@@ -162,7 +168,15 @@ class Twins:
 
         @task(acks_on_failure_or_timeout=False)
         def sleep_the_first_time(sequence: str) -> str:
-            return "SELECT pg_sleep(CASE nextval(%(sequence)s) WHEN 1 THEN 60 ELSE 0 END)::text"
+            return FIRST_TIME["sleep"]
+
+        @task(acks_on_failure=False)
+        def acks_time_limits_only(how: str, sequence: str) -> str:
+            return FIRST_TIME[how]
+
+        @task(acks_on_timeout=False)
+        def acks_failures_only(how: str, sequence: str) -> str:
+            return FIRST_TIME[how]
 
         @task(track_started=True)
         def wait_tracked(key: int) -> str:

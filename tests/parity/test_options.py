@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ from celery.exceptions import TimeoutError as ResultTimeout
 
 from celery_pgbg.runners import close_runners
 from tests.apps import parity
-from tests.effects import running
+from tests.effects import CELERY_VERSION, running
 from tests.fix_parity import Side
 from tests.waiting import eventually
 
@@ -149,16 +149,76 @@ def test_a_failure_that_is_not_acknowledged_is_dropped_with_its_error(side: Side
     assert rejected["requeue"] is False
 
 
-def test_a_time_limit_that_is_not_acknowledged_has_the_task_run_again(sql_side: Side, database: Any) -> None:
-    name = f"first_{uuid.uuid4().hex[:12]}"
+@pytest.fixture
+def sequence(database: Any) -> Iterator[str]:
+    """A sequence, which counts runs."""
+    name = f"runs_{uuid.uuid4().hex[:12]}"
     database.execute(f"CREATE SEQUENCE {name}")
-    result = sql_side.task("sleep_the_first_time").apply_async((name,), time_limit=1)
-    eventually("it has run again", lambda: database.execute(f"SELECT last_value FROM {name}").fetchone()[0] >= 2)
+    yield name
+    database.execute(f"DROP SEQUENCE {name}")
+
+
+def runs(database: Any, sequence: str) -> int:
+    """How often a task has run."""
+    [[value, is_called]] = database.execute(f"SELECT last_value, is_called FROM {sequence}")
+    return int(value) if is_called else 0
+
+
+#: Celery before 5.7 has one option for both, ``acks_on_failure_or_timeout``.
+needs_two_options = pytest.mark.skipif(
+    CELERY_VERSION < (5, 7), reason="acks_on_failure and acks_on_timeout are new in Celery 5.7"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sleep_the_first_time", pytest.param("acks_failures_only", marks=needs_two_options)],
+)
+def test_a_time_limit_that_is_not_acknowledged_has_the_task_run_again(
+    sql_side: Side, sequence: str, database: Any, name: str
+) -> None:
+    arguments = (sequence,) if name == "sleep_the_first_time" else ("sleep", sequence)
+    result = sql_side.task(name).apply_async(arguments, time_limit=1)
+    eventually("it has run again", lambda: runs(database, sequence) >= 2)
     eventually("success", lambda: sql_side.shop.app.AsyncResult(result.id).state == "SUCCESS")
     # The first redelivery may take the cancelled worker for one that is just starting, and wait for it in vain.
     rejected = [event for event in sql_side.events.of(result.id) if event["type"] == "task-rejected"]
     assert {event["requeue"] for event in rejected} == {True}
-    database.execute(f"DROP SEQUENCE {name}")
+
+
+@needs_two_options
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("acks_time_limits_only", ["task-received", "task-started", "task-rejected", "task-failed"]),
+        ("acks_failures_only", ["task-received", "task-started", "task-failed"]),
+    ],
+)
+def test_whether_a_failure_is_acknowledged_may_differ_from_time_limits(
+    side: Side, sequence: str, database: Any, name: str, types: list[str]
+) -> None:
+    result = side.task(name).delay("fail", sequence)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        result.get(timeout=WAIT)
+    eventually("its end is told", lambda: "task-failed" in side.events.types(result.id))
+    assert side.events.types(result.id) == types
+    assert {event["requeue"] for event in side.events.of(result.id) if "requeue" in event} <= {False}
+    assert runs(database, sequence) == 1
+
+
+@needs_two_options
+def test_a_time_limit_is_acknowledged_though_a_failure_would_not_be(
+    sql_side: Side, sequence: str, database: Any
+) -> None:
+    result = sql_side.task("acks_time_limits_only").apply_async(("sleep", sequence), time_limit=1)
+    with pytest.raises(Exception, match="TimeLimitExceeded"):
+        result.get(timeout=WAIT)
+    sql_side.words_at_end(result.id)
+    # By then the message is settled; and events come in the order they were sent.
+    later = sql_side.task("double").delay(1)
+    eventually("later events come", lambda: "task-succeeded" in sql_side.events.types(later.id))
+    assert sql_side.events.types(result.id) == ["task-received", "task-started", "task-failed"]
+    assert runs(database, sequence) == 1
 
 
 def test_a_lost_background_worker_fails_a_task_that_does_not_want_its_message_back(
