@@ -75,12 +75,15 @@ class SQLRequest(Request):
         elif stopped != "stopped":
             super().terminate(pool, signal)
 
-    def _stop_statement(self, message: str) -> Stop | None:
+    def _stop_statement(self, message: str, may_run_again: bool = False) -> Stop | None:
         """Stop the attempt in the server, whoever waits for it. None if the server cannot be reached."""
         attempt = Attempt(self.id, self.request_dict.get("retries") or 0)
         try:
             runner = runner_of(self.app, self.task.database)
-            return runner.stop(attempt, application_name(self.task.name, attempt), message)
+            stopped = runner.stop(attempt, application_name(self.task.name, attempt), message)
+            if may_run_again:
+                runner.forget_cancel(attempt, message)
+            return stopped
         except (PgbgError, psycopg.Error) as exc:
             logger.error("Task %s[%s]: its statement could not be stopped, and runs on: %s", self.name, self.id, exc)
             return None
@@ -90,8 +93,18 @@ class SQLRequest(Request):
         run = self._apply_result and self._apply_result()
         # A cold shutdown of prefork ends what waits in the same way, and is no reason to stop the statement.
         if not soft and not isinstance(run, TaskRun) and not state.should_terminate:
-            self._stop_statement(f"its time limit of {timeout} s has passed")
+            self._stop_statement(
+                f"its time limit of {timeout} s has passed", may_run_again=self._is_returned_at_timeout
+            )
         super().on_timeout(soft, timeout)
+
+    @property
+    def _is_returned_at_timeout(self) -> bool:
+        """Whether the message goes back to its queue at a hard time limit, to be run again."""
+        task = self.task
+        # Celery before 5.7 has one option for time limits and failures.
+        is_acknowledged = getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout)
+        return bool(task.atomic and task.acks_late and not is_acknowledged)
 
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
         """Celery leaves the task: a shutdown, or a lost broker connection. The statement may run on.

@@ -25,6 +25,13 @@ def running(database: Any, task_id: str) -> list[int]:
     return [pid for (pid,) in database.execute(query, [f"%{task_id}%"])]
 
 
+def runs(database: Any, sequence: str) -> int:
+    """How often a task has taken a number of a sequence."""
+    query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(sequence))
+    [[value, is_called]] = database.execute(query)
+    return int(value) if is_called else 0
+
+
 def assert_revoked_is_gone(database: Any, task_id: str) -> None:
     """Of a task whose state is REVOKED no background worker runs any more."""
     if CELERY_VERSION == (5, 6):

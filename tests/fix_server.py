@@ -92,6 +92,16 @@ def table(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
     database.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
 
 
+@pytest.fixture
+def sequence(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
+    """A sequence, which counts runs whether they commit or not."""
+    name = f"runs_{uuid.uuid4().hex[:12]}"
+    database.execute(sql.SQL("CREATE SEQUENCE {}").format(sql.Identifier(name)))
+    yield name
+    database.execute("SET lock_timeout = '20s'")
+    database.execute(sql.SQL("DROP SEQUENCE {}").format(sql.Identifier(name)))
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A Redis, without a database number."""

@@ -21,7 +21,7 @@ from celery_pgbg.database.listener import Listener
 from celery_pgbg.database.sessions import Session, connect, read_dsn
 from celery_pgbg.database.slots import SlotLine
 from celery_pgbg.database.standalone import run_standalone
-from celery_pgbg.database.stopping import Stop, breaks_off, stop_attempt
+from celery_pgbg.database.stopping import BROKEN_OFF, Stop, breaks_off, forget_cancel, stop_attempt
 from celery_pgbg.database.sweeper import Sweeper, conclude
 from celery_pgbg.database.values import from_exception
 from celery_pgbg.database.watches import Entry, Watches, deliver
@@ -209,10 +209,19 @@ class Runner:
         with self._opener("stop")() as session:
             return stop_attempt(session, attempt, application_name, message)
 
+    def forget_cancel(self, attempt: Attempt, message: str) -> None:
+        """Let an attempt that was stopped with this message be launched again, on a session of its own.
+
+        Raises:
+            SessionLost: the server cannot be reached.
+        """
+        with self._opener("stop")() as session:
+            forget_cancel(session, attempt, message)
+
     def _break_off(self, order: Order, watch: Watch) -> Ending | None:
         """Leave nothing behind; where the attempt had just ended, its outcome stands and is returned."""
         try:
-            if self.stop(order.attempt, order.application_name, "its wait was broken off") != "finished":
+            if self.stop(order.attempt, order.application_name, BROKEN_OFF) != "finished":
                 return None
             for outcome in self.launchers[0].read_outcomes([order.attempt]):
                 deliver(watch, outcome)

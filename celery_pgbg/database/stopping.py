@@ -20,6 +20,9 @@ Stop: TypeAlias = Literal["finished", "stopped", "absent"]
 #: The message by which those who wait for an attempt know that it was revoked.
 REVOKED = "revoked from another process"
 
+#: The message of an attempt whose waiting thread was told to end.
+BROKEN_OFF = "its wait was broken off"
+
 #: Pause between looks for a background worker that is starting, in seconds.
 _PAUSE = 0.02
 
@@ -56,6 +59,15 @@ def _store_cancel(session: Session, attempt: Attempt, message: str) -> bool:
         session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         session.execute(queries.query("lock_delivery"), parameters)
         return session.execute(queries.query("store_cancel"), parameters).fetchone() is not None
+
+
+def forget_cancel(session: Session, attempt: Attempt, message: str) -> None:
+    """Let an attempt that was stopped with this message be launched again.
+
+    Its background worker may still be ending: a launch finds it, waits, and launches anew when it is gone.
+    """
+    parameters = {"task_id": attempt.task_id, "attempt": attempt.number, "messages": [message, BROKEN_OFF]}
+    session.execute(queries.query("forget_cancel"), parameters)
 
 
 def _is_starting(session: Session, attempt: Attempt) -> bool:

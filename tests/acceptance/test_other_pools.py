@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from tests.effects import effects, held, running
+from tests.effects import effects, held, running, runs
 from tests.fix_celery import Shop
 from tests.fix_server import missing
 from tests.waiting import eventually
@@ -178,6 +178,15 @@ def test_a_time_limit_stops_the_statement(
         eventually("the statement is gone", lambda limited=limited: not running(database, limited.id))
     assert shop.task("add").delay(1).get(timeout=WAIT) == [{"total": 3}]
     assert effects(database, table) == []
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_a_time_limit_that_is_not_acknowledged_has_the_task_run_again(
+    shop: Shop, pool: str, sequence: str, database: Any
+) -> None:
+    result = shop.task("sleep_the_first_time").apply_async((sequence,), time_limit=1)
+    eventually("it has run again", lambda: runs(database, sequence) >= 2)
+    eventually("success", lambda: shop.app.AsyncResult(result.id).state == "SUCCESS")
 
 
 def test_a_soft_time_limit_in_the_middle_of_a_launch_runs_nothing(

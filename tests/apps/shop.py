@@ -64,6 +64,10 @@ def define_tasks(app: Celery) -> None:
         query = sql.SQL("INSERT INTO {} VALUES (%(value)s); SELECT pg_sleep(%(seconds)s)")
         return query.format(sql.Identifier(table))
 
+    @sql_task(returns="value", acks_on_failure_or_timeout=False)
+    def sleep_the_first_time(sequence: str) -> str:
+        return "SELECT pg_sleep(CASE nextval(%(sequence)s) WHEN 1 THEN 60 ELSE 0 END)::text"
+
     @sql_task(returns="count", reuse=True)
     def audit(table: str, value: str) -> Any:
         return sql.SQL("INSERT INTO {} VALUES (%(value)s)").format(sql.Identifier(table))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ from celery.exceptions import TimeoutError as ResultTimeout
 
 from celery_pgbg.runners import close_runners
 from tests.apps import parity
-from tests.effects import CELERY_VERSION, running
+from tests.effects import CELERY_VERSION, running, runs
 from tests.fix_parity import Side
 from tests.waiting import eventually
 
@@ -147,21 +147,6 @@ def test_a_failure_that_is_not_acknowledged_is_dropped_with_its_error(side: Side
     eventually("rejected", lambda: "task-rejected" in side.events.types(result.id))
     [rejected] = [event for event in side.events.of(result.id) if event["type"] == "task-rejected"]
     assert rejected["requeue"] is False
-
-
-@pytest.fixture
-def sequence(database: Any) -> Iterator[str]:
-    """A sequence, which counts runs."""
-    name = f"runs_{uuid.uuid4().hex[:12]}"
-    database.execute(f"CREATE SEQUENCE {name}")
-    yield name
-    database.execute(f"DROP SEQUENCE {name}")
-
-
-def runs(database: Any, sequence: str) -> int:
-    """How often a task has run."""
-    [[value, is_called]] = database.execute(f"SELECT last_value, is_called FROM {sequence}")
-    return int(value) if is_called else 0
 
 
 #: Celery before 5.7 has one option for both, ``acks_on_failure_or_timeout``.
