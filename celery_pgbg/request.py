@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from celery.exceptions import WorkerLostError
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.platforms import signals
 from celery.utils.log import get_logger
 from celery.worker import state
@@ -28,6 +28,9 @@ class SQLRequest(Request):
     """A request for a SQL task, in our pool or in any other."""
 
     _revoke_signal: int | None = None
+
+    #: A hard time limit has stopped its statement.
+    _is_stopped = False
 
     #: Set where the message is to be discarded, but an earlier delivery may have left its statement running:
     #: reason and whether that is expiry. The pool then stops the statement before anything is announced.
@@ -90,13 +93,22 @@ class SQLRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Leave no statement behind where a hard time limit ended what waited for it."""
+        if not soft:
+            self._stop_at_time_limit(timeout)
+        super().on_timeout(soft, timeout)
+        if not soft and self._is_returned_at_timeout and not self.acknowledged:
+            # Celery before 5.7 leaves it to what handles the failure, which with us does not follow.
+            self.reject(requeue=True)
+
+    def _stop_at_time_limit(self, timeout: float) -> None:
+        """Stop what another pool's process or greenlet waited for, once: from then on it may run again elsewhere."""
         run = self._apply_result and self._apply_result()
         # A cold shutdown of prefork ends what waits in the same way, and is no reason to stop the statement.
-        if not soft and not isinstance(run, TaskRun) and not state.should_terminate:
-            self._stop_statement(
-                f"its time limit of {timeout} s has passed", may_run_again=self._is_returned_at_timeout
-            )
-        super().on_timeout(soft, timeout)
+        if self._is_stopped or isinstance(run, TaskRun) or state.should_terminate:
+            return
+        self._is_stopped = True
+        may_run_again = self.task.atomic and self._is_returned_at_timeout
+        self._stop_statement(f"its time limit of {timeout} s has passed", may_run_again)
 
     @property
     def _is_returned_at_timeout(self) -> bool:
@@ -104,7 +116,7 @@ class SQLRequest(Request):
         task = self.task
         # Celery before 5.7 has one option for time limits and failures.
         is_acknowledged = getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout)
-        return bool(task.atomic and task.acks_late and not is_acknowledged)
+        return bool(task.acks_late and not is_acknowledged)
 
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
         """Celery leaves the task: a shutdown, or a lost broker connection. The statement may run on.
@@ -131,7 +143,7 @@ class SQLRequest(Request):
         return super().send_event(type, **fields)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Handle the three ends that only we know; the rest is Celery's."""
+        """Handle the ends that only we know, and a time limit of prefork's; the rest is Celery's."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
@@ -146,6 +158,9 @@ class SQLRequest(Request):
             return self.reject(requeue=True)
         if isinstance(error, (StatementLeft, StatementLost)):
             return self._on_lost(error, send_failed_event)
+        if isinstance(error, TimeLimitExceeded) and self._is_returned_at_timeout:
+            # Prefork tells of the failure before it tells of the time limit, and Celery puts the message back at once.
+            self._stop_at_time_limit(*error.args)
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def _on_lost(self, error: StatementLeft | StatementLost, send_failed_event: bool) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from celery import chain, chord, group
 from psycopg import errors, sql
 
-from tests.effects import assert_revoked_is_gone, effects, running
+from tests.effects import assert_revoked_is_gone, effects, running, runs
 from tests.fix_celery import Shop
 from tests.waiting import eventually
 
@@ -141,6 +141,12 @@ def test_a_time_limit_cancels_the_statement(
     assert type(caught.value).__name__ == error
     assert effects(database, table) == []
     assert running(database, result.id) == []
+
+
+def test_a_time_limit_that_is_not_acknowledged_has_the_task_run_again(shop: Shop, sequence: str, database: Any) -> None:
+    result = shop.task("sleep_the_first_time").apply_async((sequence,), time_limit=1)
+    eventually("it has run again", lambda: runs(database, sequence) >= 2)
+    eventually("success", lambda: shop.app.AsyncResult(result.id).state == "SUCCESS")
 
 
 # --- statements that stand alone ---------------------------------------------------------------------
