@@ -91,10 +91,9 @@ def test_an_attempt_that_is_about_to_commit_cannot(
         _, thread, endings = in_background(runner, asked)
         eventually("it runs", lambda: running(database, asked.attempt.task_id))
         hidden = order("", attempt=asked.attempt, task_name="another")
-        database.execute(
-            "UPDATE celery_pgbg.execution SET launched_at = '-infinity', pid = 0 WHERE task_id = %s",
-            [asked.attempt.task_id],
-        )
+        hide = "UPDATE celery_pgbg.execution SET launched_at = '-infinity', pid = 0 WHERE task_id = %s"
+        # The background worker shows itself before its record is committed.
+        eventually("its record is hidden", lambda: database.execute(hide, [asked.attempt.task_id]).rowcount)
         assert stop(hidden) == "absent"
     thread.join()
     assert endings == [STOPPED]
