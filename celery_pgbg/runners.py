@@ -138,12 +138,15 @@ def _find_or_make(settings: Settings, dsn: str) -> Runner:
 
 
 def _check_cooperation() -> None:
-    """Refuse what would stop every greenlet for good. psycopg yields to gevent by itself, to eventlet if told."""
+    """Refuse what would stop every greenlet for good. psycopg yields to gevent by itself, to eventlet if told.
+
+    ``wait_selector`` would yield as well, but that of psycopg 3.2 fails where an answer comes in parts.
+    """
     patcher = sys.modules.get("eventlet.patcher")
-    if patcher and patcher.is_monkey_patched("select") and waiting.wait is not waiting.wait_selector:
+    if patcher and patcher.is_monkey_patched("select") and waiting.wait is not waiting.wait_select:
         raise ConfigurationError(
             "psycopg does not yield to eventlet by itself: start the Celery worker with "
-            "PSYCOPG_WAIT_FUNC=wait_selector in its environment"
+            "PSYCOPG_WAIT_FUNC=wait_select in its environment"
         )
 
 
