@@ -52,7 +52,8 @@ class Journal:
         def on_postrun(task_id: str, task: Any, state: str, **_: Any) -> None:
             self.note(task_id, "task_postrun", task.request.retries, state=state)
 
-        def on_success(sender: Any, runtime: float, **_: Any) -> None:
+        # Celery before 5.7 does not tell the runtime.
+        def on_success(sender: Any, runtime: float | None = None, **_: Any) -> None:
             self.note(sender.request.id, "task_success", sender.request.retries, runtime=runtime)
 
         def on_failure(sender: Any, task_id: str, exception: Exception, **_: Any) -> None:
