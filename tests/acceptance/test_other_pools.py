@@ -245,7 +245,7 @@ def test_children_of_prefork_come_and_go_with_their_sessions(
     assert [result.get(timeout=WAIT)[0]["total"] for result in results] == [i + 2 for i in range(8)]
     query = "SELECT DISTINCT launcher_pid FROM celery_pgbg.execution WHERE task_id = ANY(%s)"
     launchers = [pid for (pid,) in database.execute(query, [[result.id for result in results]])]
-    # Or more: under load Redis delivers again what took too long.
+    # Two tasks each at most; some may have had one, and Redis delivers again what took too long.
     assert len(launchers) >= 4
     assert worker.stop() == 0
     query = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)"

@@ -343,6 +343,7 @@ def test_what_is_no_connection_is_refused() -> None:
     engine = sqlalchemy.create_engine("sqlite://")
     with engine.connect() as other, pytest.raises(TypeError, match=r"got sqlite3\.Connection"), inline(other):
         pass
+    engine.dispose()
 
 
 def test_a_closed_connection_is_an_error_of_the_connection(app: Celery, connection: Connection) -> None:
