@@ -224,7 +224,7 @@ class TaskPool(BasePool):
             run = self._next()
         if run is None:
             return False
-        run.execute()
+        run.execute(is_only_delivery=len(self._runs[run.task_id]) == 1)
         self._loop_caller.wake()
         with self._lock:
             self._forget(run)

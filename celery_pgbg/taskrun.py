@@ -75,11 +75,15 @@ class TaskRun:
 
     # --- in the thread of the task ---------------------------------------------------------------
 
-    def execute(self) -> None:
-        """Run the tracer, and call back. Never raises."""
+    def execute(self, is_only_delivery: bool = True) -> None:
+        """Run the tracer, and call back. Never raises.
+
+        Args:
+            is_only_delivery: whether no other of the same task is in this Celery worker.
+        """
         _current.run = self
         try:
-            if not self._was_revoked():
+            if not self._was_revoked(is_only_delivery):
                 if not self.is_sql:
                     self.accept(os.getpid())
                 self._trace()
@@ -88,12 +92,15 @@ class TaskRun:
         finally:
             _current.run = None
 
-    def _was_revoked(self) -> bool:
-        """Celery looks before it hands a task to the pool; it may have been revoked or have expired in our line."""
+    def _was_revoked(self, is_only_delivery: bool) -> bool:
+        """Celery looks before it hands a task to the pool; it may have been revoked or have expired in our line.
+
+        What an earlier delivery has left behind is stopped. What one runs that lives is joined: it began in time.
+        """
         request = getattr(self._callbacks.get("accept_callback"), "__self__", None)
         if request is None or request.revoked():
             return request is not None
-        if getattr(request, "stops_first", None):
+        if is_only_delivery and getattr(request, "stops_first", None):
             self.interrupt(Interruption.REVOKE)
         return False
 

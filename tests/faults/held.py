@@ -17,13 +17,13 @@ ALONE = "DO $$ BEGIN INSERT INTO {table} VALUES ('x'); PERFORM pg_advisory_xact_
 class Held:
     """A task whose statement runs until ``release``; its result is that of ``shop.statement``."""
 
-    def __init__(self, shop: Shop, table: str, database: Any, task: str = "statement") -> None:
+    def __init__(self, shop: Shop, table: str, database: Any, task: str = "statement", **options: Any) -> None:
         self._task = shop.task(task)
         self._database = database
         self._key = uuid.uuid4().int % 2**62
         self._text = (ATOMIC if self._task.atomic else ALONE).format(table=table, key=self._key)
         database.execute("SELECT pg_advisory_lock(%s)", [self._key])
-        self.result = self._task.delay(self._text)
+        self.result = self._task.apply_async((self._text,), **options)
         self.pid: int = eventually("it runs", lambda: running(database, self.result.id))[0]
         shop.wait_active(self.result)
 

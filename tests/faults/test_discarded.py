@@ -9,6 +9,7 @@ from typing import Any
 from celery import states
 
 from tests.effects import effects, running
+from tests.faults.conftest import ALONE
 from tests.faults.held import Held
 from tests.fix_celery import Shop
 from tests.waiting import eventually
@@ -52,3 +53,19 @@ def test_a_revoke_reaches_what_still_runs_when_another_delivery_was_discarded(
     eventually("stopped", lambda: not running(database, held.result.id))
     eventually("told", lambda: held.result.state == states.REVOKED)
     assert effects(database, table) == []
+
+
+def test_what_began_in_time_is_not_stopped_when_another_delivery_has_expired(
+    fault_shop: Callable[..., Shop], dsn: str, table: str, database: Any
+) -> None:
+    """As with a visibility timeout shorter than the task."""
+    shop = fault_shop("redis", dsn)
+    worker = shop.start_worker(*ALONE)
+    held = Held(shop, table, database, expires=4)
+    expired = f"Discarding revoked task: shop.statement[{held.result.id}]"
+    eventually("a further delivery has expired", lambda: expired in worker.text())
+    eventually("it has joined", lambda: f"{held.result.id} runs already" in worker.text().partition(expired)[2])
+    assert running(database, held.result.id) == [held.pid]
+    held.release()
+    assert held.result.get(timeout=60) == [{"v": "done"}]
+    assert effects(database, table) == ["x"]
