@@ -32,7 +32,7 @@ from tests.waiting import eventually
 WAIT = 60
 
 #: So many that those blocked by held launches are not needed by others.
-LAUNCHERS = 6
+LAUNCHERS = 8
 
 #: Moments without a background worker: not yet, or no more.
 WITHOUT_WORKER = (Moment.BEFORE_LAUNCH, Moment.BEFORE_ACK)
@@ -61,7 +61,7 @@ class Stage:
 
     def launch_worker(self, shop: Shop) -> CeleryWorker:
         """Start a Celery worker whose tasks can be held before their acks."""
-        return shop.launch_worker("-I", "tests.apps.held", "-c16", *ALONE)
+        return shop.launch_worker("-I", "tests.apps.held", "-c32", *ALONE)
 
     def hold(self, at: Iterable[Moment] = STAGING, reuse_on_disk: bool = False) -> list[HeldTask]:
         """Send tasks for each moment to each app, launched and handed over, and wait until each is held there.
@@ -88,7 +88,8 @@ class Stage:
             task.wait_held()
             if not reuse or task.was_handed_over():
                 return task
-            # The background worker had waited for its second and ended. This one stays as it is until all are released.
+            # The background worker had waited for its second and ended. Once more, and this one may end if it can.
+            task.release()
 
     def _run_before(self, shop: Shop) -> str:
         """Leave a background worker that a task can be handed over to; returns the id of the task it ran."""
