@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class LoopCaller:
-    """Takes the calls that threads have for the loop, which are acks, and wakes it: else they might wait a second.
+    """Takes the calls that threads and signals have for the loop, mostly acks, and wakes it: else they wait a second.
 
     The loop's own way takes a lock. A signal's handler may interrupt the loop while it holds that, and then
     nothing that the handler waits for may need it; nor does kombu before 5.7 wake its loop.
@@ -52,7 +53,9 @@ class LoopCaller:
     def call(self, callback: Callable[..., Any], *args: Any) -> None:
         """Let the loop call this soon. Any thread may call, and any signal's handler."""
         self._calls.append(partial(callback, *args))
-        self.wake()
+        if self._ends is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._ends[1].send(b".")
 
     def _call_soon(
         self, call_soon: Callable[..., Any], loop_thread: int, callback: Callable[..., Any], *args: Any
@@ -62,19 +65,13 @@ class LoopCaller:
         self.call(callback, *args)
         return callback
 
-    def wake(self) -> None:
-        """Make the loop go round once. Any thread may call."""
-        if self._ends is not None:
-            with contextlib.suppress(BlockingIOError):
-                self._ends[1].send(b".")
-
     def perform(self) -> None:
         """Perform the calls that wait. For the loop's thread, also when it no longer runs the loop."""
         while self._calls:
             try:
                 self._calls.popleft()()
             except Exception as exc:  # noqa: BLE001 - as the loop itself does; the broker may be gone
-                logger.error("an acknowledgement failed: %r", exc)
+                logger.error("a call of the event loop failed: %r", exc)
 
     def _on_wake(self) -> None:
         assert self._ends is not None
@@ -107,6 +104,5 @@ class _BetweenMessages:
 
 
 def _is_reading(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_globals.get("__name__") != "amqp.connection":
-        frame = frame.f_back
-    return frame is not None
+    frames = traceback.walk_stack(frame) if frame else ()
+    return any(each.f_globals.get("__name__") == "amqp.connection" for each, _ in frames)

@@ -9,7 +9,6 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from celery import Task
@@ -225,7 +224,6 @@ class TaskPool(BasePool):
         if run is None:
             return False
         run.execute(is_only_delivery=len(self._runs[run.task_id]) == 1)
-        self._loop_caller.wake()
         with self._lock:
             self._forget(run)
             self._start_runs()
@@ -324,10 +322,8 @@ def _is_cold_shutdown() -> bool:
 
 def _is_in_handler_of_cold_shutdown() -> bool:
     """Whether the signal's handler stops the pool, as Celery 5.5 and later do it."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_name != "on_cold_shutdown":
-        frame = frame.f_back
-    return frame is not None
+    frames = traceback.walk_stack(sys._getframe())
+    return any(frame.f_code.co_name == "on_cold_shutdown" for frame, _ in frames)
 
 
 def _is_hard_shutdown() -> bool:

@@ -83,10 +83,7 @@ class SQLRequest(Request):
         attempt = Attempt(self.id, self.request_dict.get("retries") or 0)
         try:
             runner = runner_of(self.app, self.task.database)
-            stopped = runner.stop(attempt, application_name(self.task.name, attempt), message)
-            if may_run_again:
-                runner.forget_cancel(attempt, message)
-            return stopped
+            return runner.stop(attempt, application_name(self.task.name, attempt), message, may_run_again)
         except (PgbgError, psycopg.Error) as exc:
             logger.error("Task %s[%s]: its statement could not be stopped, and runs on: %s", self.name, self.id, exc)
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import uuid
@@ -85,21 +86,27 @@ def database(dsn: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
 @pytest.fixture
 def table(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
     """A table with one text column, which counts effects."""
-    name = f"effects_{uuid.uuid4().hex[:12]}"
-    database.execute(sql.SQL("CREATE TABLE {} (v text)").format(sql.Identifier(name)))
-    yield name
-    database.execute("SET lock_timeout = '20s'")
-    database.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    with _made(database, "effects", sql.SQL("TABLE"), sql.SQL("(v text)")) as name:
+        yield name
 
 
 @pytest.fixture
 def sequence(database: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
     """A sequence, which counts runs whether they commit or not."""
-    name = f"runs_{uuid.uuid4().hex[:12]}"
-    database.execute(sql.SQL("CREATE SEQUENCE {}").format(sql.Identifier(name)))
+    with _made(database, "runs", sql.SQL("SEQUENCE")) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def _made(
+    database: psycopg.Connection[tuple[object, ...]], prefix: str, kind: sql.SQL, columns: sql.SQL | None = None
+) -> Iterator[str]:
+    """Create something of a name of its own, and drop it unless somebody holds it for long."""
+    name = f"{prefix}_{uuid.uuid4().hex[:12]}"
+    database.execute(sql.SQL("CREATE {} {} {}").format(kind, sql.Identifier(name), columns or sql.SQL("")))
     yield name
     database.execute("SET lock_timeout = '20s'")
-    database.execute(sql.SQL("DROP SEQUENCE {}").format(sql.Identifier(name)))
+    database.execute(sql.SQL("DROP {} {}").format(kind, sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")

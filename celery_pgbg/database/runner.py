@@ -200,23 +200,19 @@ class Runner:
             return lost
         return Lost(f"{lost.reason}; launched {launches} times (pgbg_max_launches)", hopeless=True)
 
-    def stop(self, attempt: Attempt, application_name: str, message: str) -> Stop:
+    def stop(self, attempt: Attempt, application_name: str, message: str, may_run_again: bool = False) -> Stop:
         """Let an attempt end as cancelled that this process need not know, on a session of its own.
 
-        Raises:
-            SessionLost: the server cannot be reached.
-        """
-        with self._opener("stop")() as session:
-            return stop_attempt(session, attempt, application_name, message)
-
-    def forget_cancel(self, attempt: Attempt, message: str) -> None:
-        """Let an attempt that was stopped with this message be launched again, on a session of its own.
+        If it ``may_run_again``, whoever launches it once it is stopped runs it.
 
         Raises:
             SessionLost: the server cannot be reached.
         """
         with self._opener("stop")() as session:
-            forget_cancel(session, attempt, message)
+            stopped = stop_attempt(session, attempt, application_name, message)
+            if may_run_again:
+                forget_cancel(session, attempt, message)
+            return stopped
 
     def _break_off(self, order: Order, watch: Watch) -> Ending | None:
         """Leave nothing behind; where the attempt had just ended, its outcome stands and is returned."""

@@ -78,7 +78,7 @@ class StandaloneLauncher(Launcher):
             query = queries.query("launch_standalone").format(launch_function=self.capabilities.identifier("launch"))
             try:
                 if order.role is not None:
-                    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(order.role)))
+                    _take_role(session, order.role)
                 with session.transaction():
                     settings = {**order.settings, "application_name": order.application_name}
                     session.execute(queries.query("set_locally"), {"settings": json.dumps(settings)})
@@ -139,8 +139,12 @@ class StandaloneLauncher(Launcher):
             cursor = session.execute(queries.query(statement), parameters)
             row = cursor.fetchone() if cursor.description else None
             if role is not None:
-                session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+                _take_role(session, role)
             return row
+
+
+def _take_role(session: Session, role: str) -> None:
+    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
 
 
 def run_standalone(

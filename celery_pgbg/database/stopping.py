@@ -55,8 +55,8 @@ def _store_cancel(session: Session, attempt: Attempt, message: str) -> bool:
     which background worker got the attempt. That one would be taken for free by who reads our outcome.
     """
     parameters = {"task_id": attempt.task_id, "attempt": attempt.number, "message": message}
+    session.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     with session.transaction():
-        session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         session.execute(queries.query("lock_delivery"), parameters)
         return session.execute(queries.query("store_cancel"), parameters).fetchone() is not None
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from celery.signals import task_postrun
+
+from tests.waiting import be_held
 
 _DIRECTORY = Path(os.environ["PGBG_TEST_HOLDS"])
 
 
 @task_postrun.connect(weak=False)
 def hold(task_id: str, **_: Any) -> None:
-    """Wait as long as the file named after the task is there; another one tells that we do."""
-    file = _DIRECTORY / task_id
-    if file.exists():
-        file.with_suffix(".held").touch()
-    while file.exists():
-        time.sleep(0.02)
+    """Wait as long as the file named after the task is there."""
+    be_held(_DIRECTORY / task_id)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from celery.signals import worker_ready
+
+from tests.waiting import be_held
 
 _FILE = Path(os.environ["PGBG_TEST_HOLDS"]) / "loop"
 
@@ -21,8 +22,6 @@ def lock_when_told(sender: Any, **_: Any) -> None:
     def hold() -> None:
         if _FILE.exists():
             with hub._ready_lock, handler.lock:
-                _FILE.with_suffix(".held").touch()
-                while _FILE.exists():
-                    time.sleep(0.02)
+                be_held(_FILE)
 
     hub.on_tick.add(hold)

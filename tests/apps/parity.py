@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 
 from celery_pgbg import SQLTask
 from tests.apps.journal import Hooks, Journal
+from tests.apps.shop import SLEEP_THE_FIRST_TIME
 from tests.apps.shop import make_app as make_shop
 
 KINDS = ("python", "sql")
@@ -25,7 +26,7 @@ KINDS = ("python", "sql")
 #: What goes wrong once: a sequence knows whether it has.
 FIRST_TIME = {
     "fail": "SELECT 1 / (nextval(%(sequence)s) - 1)",
-    "sleep": "SELECT pg_sleep(CASE nextval(%(sequence)s) WHEN 1 THEN 60 ELSE 0 END)::text",
+    "sleep": SLEEP_THE_FIRST_TIME,
 }
 
 

@@ -18,6 +18,9 @@ from celery_pgbg import SQLTask
 from celery_pgbg.pool import TaskPool
 from celery_pgbg.runners import runners
 
+#: A sequence knows whether it has.
+SLEEP_THE_FIRST_TIME = "SELECT pg_sleep(CASE nextval(%(sequence)s) WHEN 1 THEN 60 ELSE 0 END)::text"
+
 
 def make_app(broker: str, backend: str, queue: str, **settings: Any) -> Celery:
     """Make the app; a test and its Celery workers make it with the same arguments."""
@@ -66,7 +69,7 @@ def define_tasks(app: Celery) -> None:
 
     @sql_task(returns="value", acks_on_failure_or_timeout=False)
     def sleep_the_first_time(sequence: str) -> str:
-        return "SELECT pg_sleep(CASE nextval(%(sequence)s) WHEN 1 THEN 60 ELSE 0 END)::text"
+        return SLEEP_THE_FIRST_TIME
 
     @sql_task(returns="count", reuse=True)
     def audit(table: str, value: str) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ from celery_pgbg.database import schema
 from celery_pgbg.devserver import DevServer, DevServerError
 from tests.fix_celery import Shop
 from tests.fix_server import missing
+from tests.proxy import TcpProxy
 
 #: Messages of a Celery worker that is gone come back within seconds.
 REDIS_OPTIONS = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
@@ -22,6 +25,13 @@ BROKERS = ["redis", "amqp"]
 
 #: A Celery worker is ready a second earlier without asking for others.
 ALONE = ("--without-mingle", "--without-gossip")
+
+
+@pytest.fixture
+def holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where files hold Celery workers that are started from now on, see ``be_held``."""
+    monkeypatch.setenv("PGBG_TEST_HOLDS", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture
@@ -56,3 +66,16 @@ def fault_shop(new_shop: Callable[..., Shop], redis_url: str, request: pytest.Fi
         return new_shop(url, f"{redis_url}/10", pgbg_dsn=dsn, **settings)
 
     return make
+
+
+def proxy_of(shop: Shop) -> TcpProxy:
+    """A proxy before an app's broker."""
+    address = urlsplit(shop.app.conf.broker_url)
+    assert address.hostname
+    return TcpProxy(address.hostname, address.port or 0)
+
+
+def through(proxy: TcpProxy, shop: Shop) -> str:
+    """The URL of an app's broker through a proxy."""
+    url: str = shop.app.conf.broker_url
+    return url.replace(f":{urlsplit(url).port}/", f":{proxy.port}/")

@@ -8,27 +8,18 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import pytest
 from celery import chain, chord
 
 from celery_pgbg.devserver.brokers import RabbitServer, RedisServer
 from tests.effects import CELERY_VERSION, effects, running
-from tests.faults.conftest import ALONE, BROKERS, REDIS_OPTIONS
+from tests.faults.conftest import ALONE, BROKERS, REDIS_OPTIONS, proxy_of, through
 from tests.faults.moments import HeldTask, Moment
 from tests.fix_celery import Shop
-from tests.proxy import TcpProxy
 from tests.waiting import eventually
 
 WAIT = 60
-
-
-@pytest.fixture(autouse=True)
-def holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where files hold tasks before their acks."""
-    monkeypatch.setenv("PGBG_TEST_HOLDS", str(tmp_path))
-    return tmp_path
 
 
 @pytest.mark.parametrize("broker", BROKERS)
@@ -183,19 +174,6 @@ def test_stalled_connections_to_brokers_under_a_statement_and_before_an_ack(
             assert shop.task("double").delay(1).get(timeout=WAIT) == 2
             shop.workers[0].kill()
     assert effects(database, table) == sorted(task.task_id for task in tasks)
-
-
-def proxy_of(shop: Shop) -> TcpProxy:
-    """A proxy before an app's broker."""
-    address = urlsplit(shop.app.conf.broker_url)
-    assert address.hostname
-    return TcpProxy(address.hostname, address.port or 0)
-
-
-def through(proxy: TcpProxy, shop: Shop) -> str:
-    """The URL of an app's broker through a proxy."""
-    url: str = shop.app.conf.broker_url
-    return url.replace(f":{urlsplit(url).port}/", f":{proxy.port}/")
 
 
 def test_redis_crashes_under_a_statement(

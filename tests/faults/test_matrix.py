@@ -126,12 +126,10 @@ class Stage:
 def stage(
     new_server: Callable[..., DevServer],
     fault_shop: Callable[..., Shop],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    holds: Path,
 ) -> Iterator[Stage]:
     """A stage without apps yet."""
-    monkeypatch.setenv("PGBG_TEST_HOLDS", str(tmp_path))
-    made = Stage(new_server(), fault_shop, tmp_path)
+    made = Stage(new_server(), fault_shop, holds)
     yield made
     made.release()
 

@@ -67,13 +67,24 @@ def proxy(dsn: str) -> Iterator[TcpProxy]:
 
 
 @pytest.fixture
-def runner(dsn: str, proxy: TcpProxy) -> Iterator[Runner]:
-    """A runner behind the proxy, with one launcher, that waits a second for an answer."""
-    settings = {"pgbg_launchers": 1, "pgbg_answer_timeout": 1, "pgbg_connect_timeout": 2, "pgbg_sweep_interval": 0.2}
-    made = Runner(url_of(dsn, port=str(proxy.port)), read_settings(settings))
-    yield made
+def new_runner(dsn: str, proxy: TcpProxy) -> Iterator[Callable[..., Runner]]:
+    """Make runners behind the proxy."""
+    made: list[Runner] = []
+
+    def make(**settings: Any) -> Runner:
+        made.append(Runner(url_of(dsn, port=str(proxy.port)), read_settings(settings)))
+        return made[-1]
+
+    yield make
     proxy.resume()
-    made.close()
+    for runner in made:
+        runner.close()
+
+
+@pytest.fixture
+def runner(new_runner: Callable[..., Runner]) -> Runner:
+    """A runner behind the proxy, with one launcher, that waits a second for an answer."""
+    return new_runner(pgbg_launchers=1, pgbg_answer_timeout=1, pgbg_connect_timeout=2, pgbg_sweep_interval=0.2)
 
 
 @pytest.fixture
@@ -118,10 +129,9 @@ def test_a_stalled_launcher_is_replaced(
 
 @pytest.mark.parametrize("reuse", [False, True])
 def test_no_task_comes_to_a_launcher_that_gives_no_answer(
-    proxy: TcpProxy, dsn: str, table: str, database: Any, reuse: bool
+    proxy: TcpProxy, new_runner: Callable[..., Runner], table: str, database: Any, reuse: bool
 ) -> None:
-    settings = {"pgbg_launchers": 2, "pgbg_answer_timeout": 3600}
-    runner = Runner(url_of(dsn, port=str(proxy.port)), read_settings(settings))
+    runner = new_runner(pgbg_launchers=2, pgbg_answer_timeout=3600)
     assert isinstance(run(runner, order("SELECT 1", reuse=reuse)), Returned)
     assert proxy.stall(LAUNCHER) == 1
     eventually("it is in a long call", lambda: runner.launchers[0].seconds_in_call > 1)
@@ -135,15 +145,13 @@ def test_no_task_comes_to_a_launcher_that_gives_no_answer(
         statement.release()
         assert isinstance(statement.end(), Returned)
     assert effects(database, table) == ["x"] * len(statements)
-    runner.close()
 
 
 @pytest.mark.parametrize("reuse", [False, True])
 def test_a_launcher_that_gives_no_answer_does_not_hold_up_the_end_of_its_task(
-    proxy: TcpProxy, dsn: str, table: str, database: Any, reuse: bool
+    proxy: TcpProxy, new_runner: Callable[..., Runner], table: str, database: Any, reuse: bool
 ) -> None:
-    settings = {"pgbg_launchers": 1, "pgbg_answer_timeout": 3600}
-    runner = Runner(url_of(dsn, port=str(proxy.port)), read_settings(settings))
+    runner = new_runner(pgbg_launchers=1, pgbg_answer_timeout=3600)
     statement = Statement(runner, database, table, reuse=reuse)
     statement.start()
     statement.wait_running()
@@ -152,8 +160,6 @@ def test_a_launcher_that_gives_no_answer_does_not_hold_up_the_end_of_its_task(
     eventually("it is in a long call", lambda: runner.launchers[0].seconds_in_call > 1)
     statement.release()
     assert isinstance(statement.end(), Returned)
-    proxy.resume()
-    runner.close()
 
 
 def test_a_stall_in_the_launch_itself_launches_once(

@@ -6,16 +6,14 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.effects import CELERY_VERSION, effects, running
-from tests.faults.conftest import ALONE, BROKERS
+from tests.faults.conftest import ALONE, BROKERS, proxy_of, through
 from tests.faults.held import Held
 from tests.faults.moments import HeldTask, Moment
 from tests.fix_celery import Shop
-from tests.proxy import TcpProxy
 from tests.waiting import eventually
 
 WAIT = 60
@@ -69,14 +67,12 @@ def test_a_cold_shutdown_that_waits_comes_while_the_event_loop_holds_locks(
     table: str,
     database: Any,
     broker: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    holds: Path,
 ) -> None:
-    monkeypatch.setenv("PGBG_TEST_HOLDS", str(tmp_path))
     shop = fault_shop(broker, dsn)
     worker = shop.start_worker(*ALONE, "-I", "tests.apps.locked", pgbg_on_shutdown="wait")
     held = Held(shop, table, database)
-    file = tmp_path / "loop"
+    file = holds / "loop"
     file.touch()
     eventually("the loop holds the locks", file.with_suffix(".held").exists)
     worker.send(signal.SIGQUIT)
@@ -98,10 +94,8 @@ def test_a_cold_shutdown_comes_in_the_middle_of_a_message(
 ) -> None:
     """Celery's handler asks RabbitMQ to stop, and would take the rest of the message for the answer."""
     shop = fault_shop("amqp", dsn)
-    address = urlsplit(shop.app.conf.broker_url)
-    with TcpProxy(address.hostname or "", address.port or 0) as proxy:
-        url = shop.app.conf.broker_url.replace(f":{address.port}/", f":{proxy.port}/")
-        worker = shop.start_worker(*ALONE, broker=url, pgbg_on_shutdown="wait")
+    with proxy_of(shop) as proxy:
+        worker = shop.start_worker(*ALONE, broker=through(proxy, shop), pgbg_on_shutdown="wait")
         held = Held(shop, table, database)
         proxy.stall_after(b"the middle")
         text = f"the middle {'of a message' * 100}"
