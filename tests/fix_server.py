@@ -116,6 +116,16 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def hasty_redis(redis_url: str) -> str:
+    """A database of Redis for Celery workers with a short visibility timeout.
+
+    Such a worker restores all messages in its database, those of other tests' workers too.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return f"{redis_url}/{4 + number % 4}"
+
+
+@pytest.fixture(scope="session")
 def amqp_url() -> Iterator[str]:
     """A RabbitMQ."""
     yield from broker(RabbitServer(f"tests-{os.getpid()}"))

@@ -18,9 +18,9 @@ WAIT = 60
 
 
 @pytest.fixture(params=["redis", "amqp"])
-def broker(request: pytest.FixtureRequest, redis_url: str) -> str:
+def broker(request: pytest.FixtureRequest, hasty_redis: str) -> str:
     """Each broker in turn."""
-    return f"{redis_url}/9" if request.param == "redis" else str(request.getfixturevalue("amqp_url"))
+    return hasty_redis if request.param == "redis" else str(request.getfixturevalue("amqp_url"))
 
 
 @pytest.fixture

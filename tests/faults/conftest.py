@@ -56,13 +56,15 @@ def new_server() -> Iterator[Callable[..., DevServer]]:
 
 
 @pytest.fixture
-def fault_shop(new_shop: Callable[..., Shop], redis_url: str, request: pytest.FixtureRequest) -> Callable[..., Shop]:
+def fault_shop(
+    new_shop: Callable[..., Shop], redis_url: str, hasty_redis: str, request: pytest.FixtureRequest
+) -> Callable[..., Shop]:
     """Make an app on a broker, ``redis`` or ``amqp``, with its results in Redis."""
 
     def make(broker: str, dsn: str, **settings: Any) -> Shop:
         if broker == "redis":
             settings = {"broker_transport_options": REDIS_OPTIONS, **settings}
-        url = f"{redis_url}/9" if broker == "redis" else str(request.getfixturevalue("amqp_url"))
+        url = hasty_redis if broker == "redis" else str(request.getfixturevalue("amqp_url"))
         return new_shop(url, f"{redis_url}/10", pgbg_dsn=dsn, **settings)
 
     return make
