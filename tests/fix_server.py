@@ -18,6 +18,15 @@ from celery_pgbg.devserver import DevServer, DevServerError
 from celery_pgbg.devserver.brokers import Broker, RabbitServer, RedisServer
 from celery_pgbg.testing.databases import as_url as url_of
 
+#: For Redis: messages of a Celery worker that is gone come back within seconds, also where it was restoring
+#: others' itself and held the lock for that.
+HASTY = {
+    "visibility_timeout": 2,
+    "unacked_mutex_expire": 2,
+    "unacked_restore_interval": 1,
+    "unacked_restore_throttle": 1,
+}
+
 
 def missing(what: str) -> NoReturn:
     """Skip, or in CI fail."""
@@ -117,7 +126,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def hasty_redis(redis_url: str) -> str:
-    """A database of Redis for Celery workers with a short visibility timeout.
+    """A database of Redis for Celery workers with the options ``HASTY``.
 
     Such a worker restores all messages in its database, those of other tests' workers too.
     """

@@ -12,6 +12,7 @@ from celery import group
 
 from tests.effects import assert_revoked_is_gone, effects, running
 from tests.fix_celery import Shop
+from tests.fix_server import HASTY
 from tests.waiting import eventually
 
 WAIT = 60
@@ -26,8 +27,7 @@ def broker(request: pytest.FixtureRequest, hasty_redis: str) -> str:
 @pytest.fixture
 def shop(new_shop: Callable[..., Shop], broker: str, redis_url: str, dsn: str) -> Shop:
     """An app of the test's own, whose messages come back soon after a Redis consumer is lost."""
-    options = {"visibility_timeout": 4, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
-    options = options if broker.startswith("redis") else {}
+    options = HASTY if broker.startswith("redis") else {}
     return new_shop(broker, f"{redis_url}/10", pgbg_dsn=dsn, broker_transport_options=options)
 
 

@@ -15,11 +15,8 @@ import pytest
 from celery_pgbg.database import schema
 from celery_pgbg.devserver import DevServer, DevServerError
 from tests.fix_celery import Shop
-from tests.fix_server import missing
+from tests.fix_server import HASTY, missing
 from tests.proxy import TcpProxy
-
-#: Messages of a Celery worker that is gone come back within seconds.
-REDIS_OPTIONS = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 
 BROKERS = ["redis", "amqp"]
 
@@ -63,7 +60,7 @@ def fault_shop(
 
     def make(broker: str, dsn: str, **settings: Any) -> Shop:
         if broker == "redis":
-            settings = {"broker_transport_options": REDIS_OPTIONS, **settings}
+            settings = {"broker_transport_options": HASTY, **settings}
         url = hasty_redis if broker == "redis" else str(request.getfixturevalue("amqp_url"))
         return new_shop(url, f"{redis_url}/10", pgbg_dsn=dsn, **settings)
 

@@ -14,9 +14,10 @@ from celery import chain, chord
 
 from celery_pgbg.devserver.brokers import RabbitServer, RedisServer
 from tests.effects import CELERY_VERSION, effects, running
-from tests.faults.conftest import ALONE, BROKERS, REDIS_OPTIONS, proxy_of, through
+from tests.faults.conftest import ALONE, BROKERS, proxy_of, through
 from tests.faults.moments import HeldTask, Moment
 from tests.fix_celery import Shop
+from tests.fix_server import HASTY
 from tests.waiting import eventually
 
 WAIT = 60
@@ -133,7 +134,7 @@ def test_a_lost_ack_and_a_lost_connection_under_a_statement(
 
 #: With these Celery notices that a connection stalls, and does not wait for answers on it: within seconds.
 NOTICES_STALLS = {
-    "redis": {"broker_transport_options": {**REDIS_OPTIONS, "health_check_interval": 1, "socket_timeout": 2}},
+    "redis": {"broker_transport_options": {**HASTY, "health_check_interval": 1, "socket_timeout": 2}},
     "amqp": {"broker_transport_options": {"read_timeout": 2}, "broker_heartbeat": 2},
 }
 
@@ -181,7 +182,7 @@ def test_redis_crashes_under_a_statement(
 ) -> None:
     server = RedisServer(f"faults-{os.getpid()}")
     try:
-        shop = new_shop(f"{server.start()}/0", f"{redis_url}/10", pgbg_dsn=dsn, broker_transport_options=REDIS_OPTIONS)
+        shop = new_shop(f"{server.start()}/0", f"{redis_url}/10", pgbg_dsn=dsn, broker_transport_options=HASTY)
         shop.start_worker(*ALONE)
         crash_under_a_statement(server, shop, dsn, table, database, holds)
         # Celery 5.7.0 itself ends where Redis is gone and messages are unacknowledged.
