@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from celery_pgbg.devserver.ports import free_port
-from tests.effects import running
+from tests.effects import CELERY_VERSION, running
 from tests.fix_celery import Shop
 from tests.fix_tools import program
 from tests.waiting import eventually
@@ -135,6 +135,7 @@ def test_flower_shows_our_tasks_and_its_button_stops_one(tools: Any, browser: An
     see(f"/task/{result.id}", ".badge", "REVOKED")
 
 
+@pytest.mark.xfail(CELERY_VERSION < (5, 7), reason="Celery before 5.7 may lose an event", strict=False)
 def test_the_event_stream_tells_states_lengths_and_pids(tools: Any) -> None:
     shop, _, dump, seen = tools
     done, failed = shop.task("sleep").delay(0.3), shop.task("fail").delay()

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import kombu
 import psycopg
 from celery import Celery
+from kombu.transport.redis import QoS
 from psycopg import sql
 
 from celery_pgbg import SQLTask
@@ -37,6 +39,9 @@ def make_app(broker: str, backend: str, queue: str, **settings: Any) -> Celery:
     if broker.startswith("amqp"):
         app.conf.update(task_queues=None, task_create_missing_queues=True, broker_transport_options={})
     app.conf.update(settings)
+    if kombu.VERSION < (5, 7):
+        # It has no option for this, and looks every hundred seconds only for messages to restore; now every ten.
+        QoS.restore_visible.__defaults__ = (0, 10, 1)
     define_tasks(app)
     return app
 
