@@ -28,6 +28,7 @@ class LoopCaller:
 
     def __init__(self) -> None:
         self._loop: Any = None
+        self._thread: int | None = None
         self._ends: tuple[socket.socket, socket.socket] | None = None
         self._calls: deque[Callable[[], Any]] = deque()
 
@@ -35,7 +36,8 @@ class LoopCaller:
         """Take note of the loop, in its own thread, after each reconnect to the broker again."""
         if loop is not self._loop:
             self._loop = loop
-            loop.call_soon = partial(self._call_soon, loop.call_soon, threading.get_ident())
+            self._thread = threading.get_ident()
+            loop.call_soon = partial(self._call_soon, loop.call_soon)
         if self._ends is None:
             self._ends = socket.socketpair()
             for end in self._ends:
@@ -50,17 +52,19 @@ class LoopCaller:
         if callable(handler) and not isinstance(handler, _BetweenMessages):
             signal.signal(number, _BetweenMessages(handler, self.call))
 
-    def call(self, callback: Callable[..., Any], *args: Any) -> None:
+    def is_elsewhere(self) -> bool:
+        """Whether there is a loop, and it is not this thread that runs it."""
+        return self._loop is not None and threading.get_ident() != self._thread
+
+    def call(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Let the loop call this soon. Any thread may call, and any signal's handler."""
-        self._calls.append(partial(callback, *args))
+        self._calls.append(partial(callback, *args, **kwargs))
         if self._ends is not None:
             with contextlib.suppress(BlockingIOError):
                 self._ends[1].send(b".")
 
-    def _call_soon(
-        self, call_soon: Callable[..., Any], loop_thread: int, callback: Callable[..., Any], *args: Any
-    ) -> Any:
-        if threading.get_ident() == loop_thread:
+    def _call_soon(self, call_soon: Callable[..., Any], callback: Callable[..., Any], *args: Any) -> Any:
+        if not self.is_elsewhere():
             return call_soon(callback, *args)
         self.call(callback, *args)
         return callback

@@ -17,6 +17,7 @@ from celery.worker import state
 
 from celery_pgbg.control import reach_all_deliveries
 from celery_pgbg.eventloop import LoopCaller
+from celery_pgbg.events import send_by_loop
 from celery_pgbg.orders import Interruption
 from celery_pgbg.runners import (
     close_runners,
@@ -82,6 +83,7 @@ class TaskPool(BasePool):
         # acknowledges, on a connection that the event loop reads at the same time: seen to hang for ever.
         self.app.conf.worker_enable_prefetch_count_reduction = False
         reach_all_deliveries()
+        send_by_loop(self.app, self._loop_caller)
         warn_of_meaningless(self.options)
         check_databases(self.app, self.limit)
 
