@@ -151,6 +151,7 @@ def test_a_task_that_is_revoked_before_its_statement_never_runs_it(
     assert effects(database, table) == ["later"]
 
 
+@pytest.mark.skipif(psycopg.pq.__impl__ == "python", reason="psycopg in pure Python yields by itself")
 def test_eventlet_is_refused_where_psycopg_would_stop_every_greenlet() -> None:
     code = (
         "import eventlet; eventlet.monkey_patch()\n"
