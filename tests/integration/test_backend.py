@@ -367,12 +367,16 @@ def test_a_failed_attempt_is_no_result_while_a_retry_may_come(shop: Shop, databa
         shop.task("divide").delay(1, 0).get(timeout=WAIT)
 
 
+def wait_stored(shop: Shop, result: Any) -> None:
+    """An outcome is readable before the Celery worker has stored what belongs to it."""
+    eventually("it is stored", lambda: f"[{result.id}] succeeded" in shop.workers[0].text())
+
+
 def test_a_python_task_with_the_id_of_a_sql_task_keeps_its_own_value(shop: Shop) -> None:
     shared = str(uuid.uuid4())
     first = shop.task("add").apply_async((1,), task_id=shared)
     first.get(timeout=WAIT)
-    # The outcome is readable before the Celery worker has stored what belongs to it.
-    eventually("it is stored", lambda: "children" in shop.app.backend.get_task_meta(shared, cache=False))
+    wait_stored(shop, first)
     first.forget()
     shop.task("double").apply_async((4,), task_id=shared)
     eventually("its own end", lambda: shop.app.AsyncResult(shared).state == "SUCCESS")
@@ -382,7 +386,7 @@ def test_a_python_task_with_the_id_of_a_sql_task_keeps_its_own_value(shop: Shop)
 def test_a_forgotten_outcome_stays_hidden_while_another_task_of_its_id_runs(shop: Shop) -> None:
     result = shop.task("add").delay(1)
     result.get(timeout=WAIT)
-    eventually("it is stored", lambda: result.backend.get_task_meta(result.id, cache=False).get("name"))
+    wait_stored(shop, result)
     result.forget()
     result.backend.store_result(result.id, None, "STARTED")
     assert shop.app.AsyncResult(result.id).state == "STARTED"
