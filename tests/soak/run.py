@@ -17,7 +17,7 @@ from celery_pgbg.database import operations
 from celery_pgbg.database.results import close_stores
 from tests.fix_celery import Shop
 from tests.soak.load import Accidents, Load
-from tests.soak.samples import Line, Sampler, judge
+from tests.soak.samples import CONCURRENCY, Line, Sampler, judge
 from tests.waiting import eventually
 
 #: How old what is kept may become, in seconds; it is deleted as often, so that tables can be flat.
@@ -76,7 +76,7 @@ def soak(dsn: str, broker: str, seconds: float, clients: int = 12, seed: int = 0
         shop = Shop(Path(folder), broker, f"pgbg+{dsn}", pgbg_dsn=dsn, result_extended=True)
         safe_queue = f"{shop.queue}-safe"
         try:
-            measured = shop.start_worker("-c16", "-Q", f"{shop.queue},{safe_queue}")
+            measured = shop.start_worker(f"-c{CONCURRENCY}", "-Q", f"{shop.queue},{safe_queue}")
             shop.start_worker("-c8")
             database.execute("CREATE TABLE soak_effects (v text)")
             load = Load(shop, "soak_effects", safe_queue, seed)

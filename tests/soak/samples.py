@@ -34,16 +34,19 @@ class Limit(NamedTuple):
     share: float
     absolute: float
     unit: str
-    is_memory: bool = False
 
+
+#: How many tasks the Celery worker that is measured runs at once.
+CONCURRENCY = 16
 
 #: What must stay flat while the load runs.
 LIMITS = {
-    "RSS of the Celery worker": Limit(0.08, 6.0, "MB", is_memory=True),
-    "PSS of the Celery worker": Limit(0.08, 6.0, "MB", is_memory=True),
-    "its threads": Limit(0.15, 3, ""),
+    "RSS of the Celery worker": Limit(0.08, 6.0, "MB"),
+    "PSS of the Celery worker": Limit(0.08, 6.0, "MB"),
+    # A burst may need all that the pool has, and each lives for a minute.
+    "its threads": Limit(0.15, CONCURRENCY, ""),
     "its file descriptors": Limit(0.15, 4, ""),
-    "its Python objects": Limit(0.08, 5_000, "", is_memory=True),
+    "its Python objects": Limit(0.08, 5_000, ""),
     "handles in its launching sessions": Limit(0.5, 64, ""),
     "deadlines": Limit(0.5, 130, ""),
     "our sessions": Limit(0.25, 4, ""),
@@ -54,7 +57,7 @@ LIMITS = {
 }
 
 
-#: Runs that are too short to tell the warming up of memory from its growth, in seconds, and how much more they allow.
+#: Runs that are too short to tell warming up from growth, in seconds, and how much more they allow.
 _SHORT = ((60, 10), (300, 3))
 
 
@@ -160,8 +163,7 @@ def judge(series: dict[str, list[float]], seconds: float) -> list[Line]:
         limit = LIMITS[what]
         quarter = max(1, len(values) // 4)
         warm, last = statistics.median(values[quarter : 2 * quarter] or values), statistics.median(values[-quarter:])
-        allowed = max(warm * limit.share, limit.absolute)
-        if limit.is_memory:
-            allowed *= next((factor for short, factor in _SHORT if seconds < short), 1)
+        factor = next((factor for short, factor in _SHORT if seconds < short), 1)
+        allowed = max(warm * limit.share, limit.absolute) * factor
         lines.append(Line(what, warm, last, max(values), limit.unit, last - warm <= allowed))
     return lines
