@@ -58,7 +58,7 @@ LIMITS = {
 
 
 #: Runs that are too short to tell warming up from growth, in seconds, and how much more they allow.
-_SHORT = ((60, 10), (300, 3))
+_SHORT = ((60, 10), (300, 5))
 
 
 @dataclass(frozen=True)
