@@ -43,6 +43,7 @@ def shares_sessions(session: Session, open_session: Callable[[], Session]) -> bo
 
 
 def _server_pid(session: Session) -> int:
-    row = session.execute(queries.query("server_pid")).fetchone()
+    # Asked so often that psycopg would prepare it, in a session that may be another's the next time.
+    row = session.execute(queries.query("server_pid"), prepare=False).fetchone()
     assert row is not None
     return int(row[0])

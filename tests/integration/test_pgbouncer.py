@@ -6,6 +6,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from celery import Celery, states
@@ -206,3 +207,15 @@ def test_a_celery_worker_says_at_its_start_that_transaction_mode_will_not_do(
         shop.task("add").delay(1).get(timeout=WAIT)
     assert shop.task("double").delay(2).get(timeout=WAIT) == 4
     assert PASSWORD not in worker.text()
+
+
+def test_transaction_mode_is_found_out_while_others_use_the_pooler(transaction_pgbouncer: PgBouncer) -> None:
+    open_session = opener(transaction_pgbouncer.url())
+
+    def look(_: int) -> bool:
+        with open_session() as session:
+            # So often that psycopg would prepare what it asks for.
+            return all(poolers.shares_sessions(session, open_session) for _ in range(5))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(look, range(40))) == {True}
