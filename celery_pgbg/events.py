@@ -15,7 +15,7 @@ def send_by_loop(app: Any, loop_caller: LoopCaller) -> None:
     """Let the Celery worker's events be sent by its loop's thread, before Celery 5.7.
 
     There the dispatcher publishes what it has gathered and then forgets all, also what a thread added meanwhile:
-    of many quick tasks, a quarter of the events.
+    of many quick tasks, a quarter of the events and more.
     """
     if celery.VERSION < (5, 7):
         app.events.dispatcher_cls = type("Dispatcher", (_Dispatcher,), {"loop_caller": loop_caller})

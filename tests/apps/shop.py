@@ -6,6 +6,7 @@ import datetime
 import gc
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,7 @@ def holdings_of_this_process() -> dict[str, int]:
         "runs": sum(len(runs) for pool in pools for runs in pool._runs.values()),
         "deadlines": sum(len(pool._time_limits) for pool in pools),
         "objects": len(gc.get_objects()),
+        "pool threads": sum(thread.name == "pgbg-task" for thread in threading.enumerate()),
     }
 
 

@@ -34,6 +34,7 @@ class Limit(NamedTuple):
     share: float
     absolute: float
     unit: str
+    is_memory: bool = False
 
 
 #: How many tasks the Celery worker that is measured runs at once.
@@ -41,12 +42,13 @@ CONCURRENCY = 16
 
 #: What must stay flat while the load runs.
 LIMITS = {
-    "RSS of the Celery worker": Limit(0.08, 6.0, "MB"),
-    "PSS of the Celery worker": Limit(0.08, 6.0, "MB"),
-    # A burst may need all that the pool has, and each lives for a minute.
-    "its threads": Limit(0.15, CONCURRENCY, ""),
+    "RSS of the Celery worker": Limit(0.08, 6.0, "MB", is_memory=True),
+    "PSS of the Celery worker": Limit(0.08, 6.0, "MB", is_memory=True),
+    "its threads, but the pool's": Limit(0.15, 3, ""),
+    # A burst may need all that the pool may have, and each lives for a minute.
+    "its pool's threads": Limit(0.0, CONCURRENCY, ""),
     "its file descriptors": Limit(0.15, 4, ""),
-    "its Python objects": Limit(0.08, 5_000, ""),
+    "its Python objects": Limit(0.08, 5_000, "", is_memory=True),
     "handles in its launching sessions": Limit(0.5, 64, ""),
     "deadlines": Limit(0.5, 130, ""),
     "our sessions": Limit(0.25, 4, ""),
@@ -57,8 +59,8 @@ LIMITS = {
 }
 
 
-#: Runs that are too short to tell warming up from growth, in seconds, and how much more they allow.
-_SHORT = ((60, 10), (300, 5))
+#: Runs that are too short to tell the warming up of memory from its growth, in seconds, and how much more they allow.
+_SHORT = ((60, 10), (300, 3))
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class Sampler:
         return {
             "RSS of the Celery worker": memory.rss / 1e6,
             "PSS of the Celery worker": memory.pss / 1e6,
-            "its threads": self._process.num_threads(),
+            "its threads, but the pool's": self._process.num_threads() - held["pool threads"],
+            "its pool's threads": held["pool threads"],
             "its file descriptors": self._process.num_fds(),
             "its Python objects": held["objects"],
             "handles in its launching sessions": held["handles"],
@@ -163,7 +166,8 @@ def judge(series: dict[str, list[float]], seconds: float) -> list[Line]:
         limit = LIMITS[what]
         quarter = max(1, len(values) // 4)
         warm, last = statistics.median(values[quarter : 2 * quarter] or values), statistics.median(values[-quarter:])
-        factor = next((factor for short, factor in _SHORT if seconds < short), 1)
-        allowed = max(warm * limit.share, limit.absolute) * factor
+        allowed = max(warm * limit.share, limit.absolute)
+        if limit.is_memory:
+            allowed *= next((factor for short, factor in _SHORT if seconds < short), 1)
         lines.append(Line(what, warm, last, max(values), limit.unit, last - warm <= allowed))
     return lines
