@@ -465,6 +465,9 @@ def test_an_errback_is_called_when_a_member_fails(shop: Shop) -> None:
     body = double.s().on_error(double.s().set(task_id=errback_id))
     result = chord([double.s(1), shop.task("divide").s(1, 0)], body).delay()
     with pytest.raises(ChordError, match="DivisionByZero"):
+        result.get(timeout=WAIT, follow_parents=False)
+    # With any backend, get() raises a parent's error instead where it finds one.
+    with pytest.raises(psycopg.errors.DivisionByZero):
         result.get(timeout=WAIT)
     assert shop.app.AsyncResult(errback_id).get(timeout=WAIT) == result.id * 2
 
