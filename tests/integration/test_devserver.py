@@ -20,7 +20,7 @@ from celery_pgbg.devserver.apt_sources import debian_mirror
 from celery_pgbg.devserver.brokers import Broker, RabbitServer, RedisServer
 from celery_pgbg.devserver.cluster import Cluster
 from celery_pgbg.devserver.installations import Installation, installed
-from celery_pgbg.devserver.ports import answers
+from celery_pgbg.devserver.ports import PORTS, answers, free_port
 from tests.fix_server import missing
 from tests.waiting import eventually
 
@@ -226,6 +226,13 @@ def test_the_mirror_is_read_from_apts_own_configuration(tmp_path: Path, name: st
 def test_no_mirror_is_said_with_the_three_ways(tmp_path: Path) -> None:
     with pytest.raises(DevServerError, match="docker compose up"):
         debian_mirror(tmp_path)
+
+
+def test_no_client_can_be_given_a_free_port_before_its_server() -> None:
+    least, most = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    if least < PORTS.stop:
+        pytest.skip("clients are given any port here")
+    assert not {free_port() for _ in range(200)} & set(range(least, most + 1))
 
 
 @pytest.mark.parametrize("kind", [RedisServer, RabbitServer])
