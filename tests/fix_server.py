@@ -56,14 +56,16 @@ def not_root() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def new_database(server_dsn: str) -> Iterator[Callable[[], str]]:
+def new_database(server_dsn: str) -> Iterator[Callable[..., str]]:
     """Make databases with the extension and without our schema; all are dropped at the end."""
     made: list[str] = []
 
-    def make() -> str:
+    def make(encoding: str = "UTF8") -> str:
         name = f"pgbg_test_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(server_dsn, autocommit=True) as session:
-            session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            create = "CREATE DATABASE {} TEMPLATE template0 LOCALE {} ENCODING {}"
+            locale = "C.UTF-8" if encoding == "UTF8" else "C"
+            session.execute(sql.SQL(create).format(sql.Identifier(name), locale, encoding))
         made.append(name)
         dsn = url_of(server_dsn, dbname=name)
         with psycopg.connect(dsn, autocommit=True) as session:

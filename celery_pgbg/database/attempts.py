@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from psycopg import errors
 from psycopg.rows import class_row
 
 from celery_pgbg.database import queries
@@ -78,6 +79,17 @@ def attempts_as_arrays(attempts: list[Attempt]) -> dict[str, list[Any]]:
 
 
 def read_outcomes(session: Session, attempts: list[Attempt]) -> list[StoredOutcome]:
-    """Read the outcomes of those attempts that have one, on any session."""
-    with session.cursor(row_factory=class_row(StoredOutcome)) as cursor:
-        return cursor.execute(queries.query("read_outcomes"), attempts_as_arrays(attempts)).fetchall()
+    """Read the outcomes of those attempts that have one, on any session.
+
+    One with text that the server cannot send, as databases of the encoding SQL_ASCII may have, is a failure
+    that says so, and does not keep the others from being read.
+    """
+    try:
+        with session.cursor(row_factory=class_row(StoredOutcome)) as cursor:
+            return cursor.execute(queries.query("read_outcomes"), attempts_as_arrays(attempts)).fetchall()
+    except (errors.CharacterNotInRepertoire, errors.UntranslatableCharacter) as exc:
+        if len(attempts) > 1:
+            return [outcome for attempt in attempts for outcome in read_outcomes(session, [attempt])]
+        message = f"the statement has ended, but its outcome cannot be read: {exc}"
+        task_id, number = attempts[0].task_id, attempts[0].number
+        return [StoredOutcome(task_id, number, succeeded=False, sqlstate=exc.sqlstate, message=message)]

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import psycopg
 from psycopg import errors
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.rows import class_row, dict_row
 
 from celery_pgbg.database import queries
@@ -17,7 +19,7 @@ from celery_pgbg.database.attempts import AttemptSession
 from celery_pgbg.database.binding import bind, split
 from celery_pgbg.database.reuse import Reusable, ReusableWorkers
 from celery_pgbg.database.sessions import Session
-from celery_pgbg.database.values import from_exception
+from celery_pgbg.database.values import from_exception, is_of_worker
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ErrorReport
@@ -190,25 +192,32 @@ class Launcher(AttemptSession):
         Returns:
             None if it did not fail, or if the handle is not this session's (any more).
         """
+        clipped = None
         try:
             if self.capabilities.name("error_info") is not None:
-                return self.error_info(handle)
+                clipped = self._error_info(handle)
+                if clipped is None:
+                    return None
             self._about("consume_result", "result", handle)
         except psycopg.Error as exc:
-            # Without that line it is about reading the result, whose type we did not know.
-            return from_exception(exc) if is_of_worker(exc) else None
-        return None
+            if is_of_worker(exc):
+                return from_exception(exc)
+            # It is about reading the result, whose type we did not know, or which was not kept.
+        return clipped
 
-    def error_info(self, handle: Handle) -> ErrorReport | None:
-        """Read a stopped worker's error without ending the handle; None if it did not fail.
+    def _error_info(self, handle: Handle) -> ErrorReport | None:
+        """Read a stopped worker's error, clipped to some hundred bytes a field, without ending the handle.
+
+        Returns:
+            None if it did not fail.
 
         Raises:
-            ExtensionMissing: pg_background is older than 1.9.
             psycopg.Error: the handle is not this session's (any more).
         """
         with self._exclusive() as session:
             query = queries.query("error_info").format(error_info_function=self.capabilities.identifier("error_info"))
             with session.cursor(row_factory=dict_row) as cursor:
+                cursor.adapters.register_loader("text", _ClippedTextLoader)
                 row = cursor.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone() or {}
         fields = {name: value for name, value in row.items() if value is not None}
         if "sqlstate" not in fields:
@@ -275,6 +284,13 @@ class Launcher(AttemptSession):
                 self._about("detach_handle", "detach", handle)
 
 
+class _ClippedTextLoader(Loader):
+    """Loads text that may end in the middle of a character."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(errors="ignore")
+
+
 def _fetch(session: Session, name: str, parameters: dict[str, Any]) -> _LaunchRow:
     with session.cursor(row_factory=class_row(_LaunchRow)) as cursor:
         row = cursor.execute(queries.query(name), parameters).fetchone()
@@ -289,11 +305,6 @@ def _as_candidate(worker: Reusable) -> dict[str, int]:
         "bgworker_pid": worker.handle.pid,
         "bgworker_cookie": worker.handle.cookie,
     }
-
-
-def is_of_worker(error: psycopg.Error) -> bool:
-    """Tell a background worker's own error from one about its handle."""
-    return "background worker" in (error.diag.context or "")
 
 
 def _as_arrays(handles: list[Handle]) -> dict[str, list[Any]]:

@@ -74,9 +74,6 @@ class OutcomeColumns:
             column_names=self.column_names,
             column_types=self.column_types,
             row_texts=self.row_texts,
-            sqlstate=None,
-            message=None,
-            error_fields=None,
         )
         ending = outcome.ending()
         assert isinstance(ending, Returned)

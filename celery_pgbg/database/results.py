@@ -149,7 +149,6 @@ class ResultStore:
             application_name=name,
             connect_timeout=self._connect_timeout,
             answer_timeout=ANSWER_SECONDS,
-            client_encoding="utf8",
             # A pooler in transaction mode has no place for prepared statements.
             prepare_threshold=None,
         )

@@ -131,7 +131,6 @@ class Runner:
                 application_name=f"pgbg {purpose} {self._nodename}"[:63],
                 connect_timeout=self._settings.connect_timeout,
                 answer_timeout=self._settings.answer_timeout,
-                client_encoding="utf8",
             )
 
         return open_session

@@ -73,7 +73,7 @@ class _BoundedSession(psycopg.Connection[TupleRow]):
 def connect(
     dsn: str, *, application_name: str, connect_timeout: float, answer_timeout: float | None = None, **options: Any
 ) -> Session:
-    """Open a session in autocommit mode.
+    """Open a session in autocommit mode, which reads and writes UTF-8 whatever the encoding of its database.
 
     Args:
         dsn: where to.
@@ -91,6 +91,7 @@ def connect(
     defaults = {**_KEEPALIVES, "connect_timeout": max(1, round(connect_timeout))}
     defaults = {key: value for key, value in defaults.items() if key not in given}
     parameters: dict[str, Any] = {**defaults, **options, "application_name": application_name}
+    parameters["client_encoding"] = "utf8"
     try:
         session = _BoundedSession.connect(dsn, autocommit=True, **parameters)
     except psycopg.OperationalError as exc:

@@ -19,10 +19,10 @@ from celery_pgbg.database import queries
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.binding import bind
 from celery_pgbg.database.counts import Counts
-from celery_pgbg.database.launcher import Launcher, is_of_worker
+from celery_pgbg.database.launcher import Launcher
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.slots import SlotLine
-from celery_pgbg.database.values import from_exception
+from celery_pgbg.database.values import from_exception, is_of_worker
 from celery_pgbg.errors import SessionLost
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Interruption, Order, Watch
@@ -94,8 +94,7 @@ class StandaloneLauncher(Launcher):
 
     def result_of(self, handle: Handle) -> Returned | Raised:
         """Read the command tag or the error of a stopped worker, which ends its handle."""
-        report = self.error_info(handle) if self.capabilities.name("error_info") else None
-        if report is not None:
+        if self.capabilities.name("error_info") and (report := self.error_of(handle)):
             return Raised(report)
         with self._exclusive() as session:
             query = queries.query("consume_result").format(result_function=self.capabilities.identifier("result"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,10 @@ _TEXT_OID = psycopg.adapters.types["text"].oid
 #: An OID that no type has, for the record type that lives only in our adapters.
 _RECORD_OID = 1
 
+#: Where the context of an error leaves the task's own SQL: our function, in any language of the server's messages,
+#: or what pg_background adds to an error that it passes on.
+_BELOW_THE_TASK = re.compile(r"^.* celery_pgbg\.run_v1\(text,.*$|^background worker, pid \d+$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class StoredOutcome:
@@ -29,15 +34,15 @@ class StoredOutcome:
     task_id: str
     attempt: int
     succeeded: bool
-    returns: Returns | None
-    row_count: int | None
-    command_tag: str | None
-    column_names: list[str] | None
-    column_types: list[int] | None
-    row_texts: list[str] | None
-    sqlstate: str | None
-    message: str | None
-    error_fields: dict[str, str | None] | None
+    returns: Returns | None = None
+    row_count: int | None = None
+    command_tag: str | None = None
+    column_names: list[str] | None = None
+    column_types: list[int] | None = None
+    row_texts: list[str] | None = None
+    sqlstate: str | None = None
+    message: str | None = None
+    error_fields: dict[str, str | None] | None = None
 
     @property
     def key(self) -> Attempt:
@@ -126,12 +131,13 @@ def to_exception(report: ErrorReport) -> psycopg.Error:
         kind = psycopg.errors.lookup(report.sqlstate)
     except KeyError:
         kind = psycopg.errors.get_base_exception(report.sqlstate)
+    fields = {**report.fields, "context": _own_context(report.fields.get("context", ""))}
     lines = [report.message]
-    for label, name in (("DETAIL", "message_detail"), ("HINT", "message_hint")):
-        if name in report.fields:
-            lines.append(f"{label}:  {report.fields[name]}")
+    for label, name in (("DETAIL", "message_detail"), ("HINT", "message_hint"), ("CONTEXT", "context")):
+        if fields.get(name):
+            lines.append(f"{label}:  {fields[name]}")
     info = {pq.DiagnosticField.SQLSTATE: report.sqlstate, pq.DiagnosticField.MESSAGE_PRIMARY: report.message}
-    info |= {pq.DiagnosticField[name.upper()]: value for name, value in report.fields.items()}
+    info |= {pq.DiagnosticField[name.upper()]: value for name, value in fields.items() if value}
     return kind("\n".join(lines), info={key: value.encode() for key, value in info.items()})
 
 
@@ -141,5 +147,27 @@ def from_exception(error: psycopg.Error) -> ErrorReport:
     for name in ("message_detail", "message_hint", "schema_name", "table_name", "column_name", "datatype_name"):
         fields[name] = getattr(error.diag, name)
     fields["constraint_name"] = error.diag.constraint_name
+    fields["context"] = error.diag.context if is_of_worker(error) else None
     present = {name: value for name, value in fields.items() if value}
     return ErrorReport(error.sqlstate or "XX000", error.diag.message_primary or str(error), present)
+
+
+def is_of_worker(error: psycopg.Error) -> bool:
+    """Tell a background worker's own error from one about its handle."""
+    return "background worker" in (error.diag.context or "")
+
+
+def _own_context(context: str) -> str:
+    """An error's context as it would be had a client sent the statement: often empty."""
+    below = _BELOW_THE_TASK.search(context)
+    if below is None:
+        return context
+    own = "\n" + context[: below.start()]
+    if "run_v1" in below.group() and not below.group().endswith("FETCH"):
+        # EXECUTE and OPEN add the whole statement, with all its values.
+        added = own.rfind('\nSQL statement "')
+        if added < 0 and not below.group().startswith("PL/pgSQL function"):
+            # In another language it cannot be told apart.
+            return ""
+        own = own[:added] if added >= 0 else own
+    return own.strip("\n")

@@ -46,8 +46,11 @@ def assert_one_message(done: subprocess.CompletedProcess[str], message: str) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_install_then_doctor_is_content(pgbg: Callable[..., Any], new_database: Callable[[], str]) -> None:
-    dsn = new_database()
+@pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII"])
+def test_install_then_doctor_is_content(
+    pgbg: Callable[..., Any], new_database: Callable[..., str], encoding: str
+) -> None:
+    dsn = new_database(encoding=encoding)
     before = pgbg("doctor", "--json", pgbg_dsn=dsn)
     assert before.returncode == 1
     assert levels(before)["installation"] == "error"
@@ -59,6 +62,8 @@ def test_install_then_doctor_is_content(pgbg: Callable[..., Any], new_database: 
     assert after.returncode == 0, after.stdout
     assert levels(after)["round trip"] == "ok"
     assert "error" not in pgbg("doctor", pgbg_dsn=dsn).stdout
+    assert "pgbg.doctor" in pgbg("ps", "--all", pgbg_dsn=dsn).stdout
+    assert "pgbg.doctor" in pgbg("stats", pgbg_dsn=dsn).stdout
 
 
 def test_install_prints_its_sql(pgbg: Callable[..., Any], dsn: str) -> None:

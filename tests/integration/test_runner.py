@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
+from celery_pgbg.database import schema
 from celery_pgbg.database.runner import Runner
+from celery_pgbg.database.values import to_exception
 from celery_pgbg.errors import BindingError
 from celery_pgbg.orders import Interruption, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Lost, Raised, Returned
+from celery_pgbg.settings import read_settings
 from tests.effects import effects, running
 from tests.fix_runner import in_background, order, run
 from tests.waiting import eventually
@@ -121,6 +125,28 @@ def test_a_result_above_the_limit_is_refused_and_rolled_back(runner: Runner, tab
     assert isinstance(run(runner, order(query, max_result_bytes=200_000)), Returned)
 
 
+@pytest.mark.parametrize(("encoding", "bad"), [("SQL_ASCII", r"\xe4"), ("WIN1252", r"\x81")])
+def test_text_that_the_server_cannot_send_fails_its_own_task_only(
+    new_database: Callable[..., str], encoding: str, bad: str
+) -> None:
+    dsn = new_database(encoding=encoding)
+    with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as session:
+        schema.install(session)
+    runner = Runner(dsn, read_settings({"pgbg_dsn": dsn}))
+    try:
+        assert run(runner, order("SELECT %(v)s || 'ä'", params={"v": "ö€"}, returns="value")) == Returned("ö€ä")
+        for query in (f"SELECT E'{bad}' AS v", f"DO $$ BEGIN RAISE EXCEPTION E'{bad}'; END $$"):
+            _, thread, endings = in_background(runner, order(query))
+            _, other_thread, other_endings = in_background(runner, order("SELECT 'ä'", returns="value"))
+            thread.join(60)
+            other_thread.join(60)
+            assert other_endings == [Returned("ä")]
+            assert isinstance(endings[0], Raised)
+            assert isinstance(to_exception(endings[0].report), psycopg.DataError)
+    finally:
+        runner.close()
+
+
 def test_an_error_keeps_its_fields(runner: Runner, table: str, database: Any) -> None:
     database.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_unique UNIQUE (v)")
     database.execute(f"INSERT INTO {table} VALUES ('a')")
@@ -129,6 +155,55 @@ def test_an_error_keeps_its_fields(runner: Runner, table: str, database: Any) ->
     assert ending.report.sqlstate == "23505"
     assert ending.report.fields["constraint_name"] == f"{table}_unique"
     assert "already exists" in ending.report.fields["message_detail"]
+
+
+@pytest.fixture
+def failing_functions(database: Any) -> Iterator[None]:
+    """``context_inner`` fails where it is told to, and ``context_outer`` calls it."""
+    database.execute("""
+        CREATE FUNCTION context_inner(i int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1 / i; END';
+        CREATE FUNCTION context_outer(i int) RETURNS int LANGUAGE plpgsql AS '
+            DECLARE n int;
+            BEGIN
+                SELECT context_inner(i) INTO n;
+                RETURN n;
+            END'
+    """)
+    yield
+    database.execute("DROP FUNCTION context_outer(int), context_inner(int)")
+
+
+@pytest.mark.usefixtures("failing_functions")
+@pytest.mark.parametrize("returns", [None, "rows", "row", "value", "count", "command"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT context_outer(0)",
+        """SELECT 'PL/pgSQL', context_outer(i)
+             FROM generate_series(1, 0, -1) AS i""",
+        "DO 'BEGIN PERFORM context_outer(0); END'",
+        "SELECT 1 / n FROM (VALUES (1), (0)) AS t (n)",
+        "SELECT 1 / 0",
+        """SELECT '{"a": "SQL statement"'::json""",
+        "SELEC 1",
+    ],
+)
+def test_an_error_reads_as_if_a_client_had_sent_the_statement(
+    runner: Runner, database: Any, statement: str, returns: Any
+) -> None:
+    ending = run(runner, order(statement, returns=returns, atomic=returns != "command"))
+    with pytest.raises(psycopg.Error) as raised:
+        database.execute(statement)
+    assert "context_inner" in str(raised.value) or "context" not in statement
+    # A position in the statement is not among what PL/pgSQL tells of an error.
+    expected = re.sub(r"LINE 1: .*\n.*\^\n?", "", str(raised.value)).strip()
+    error = to_exception(ending.report)
+    if statement.startswith("DO") and returns == "rows":
+        assert "returns no rows" in str(error)
+    else:
+        assert type(error) is type(raised.value)
+        assert str(error) == expected
+        assert error.diag.context == raised.value.diag.context
 
 
 @pytest.mark.parametrize("ignore_result", [False, True])
@@ -147,6 +222,60 @@ def test_an_error_at_commit_is_found_by_the_sweeper(runner: Runner, database: An
     [failed] = [ending for ending in endings if isinstance(ending, Raised)]
     assert failed.report.sqlstate == "40001"
     assert database.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
+
+
+#: Longer than pg_background keeps of an error, in characters of two bytes each: it clips one in the middle.
+LONG = ("ä" * 3000, "x" + "ä" * 3000)
+RAISE_LONG = "RAISE EXCEPTION USING MESSAGE = '{}', DETAIL = '{}'".format(*LONG)
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_long_error_is_whole(runner: Runner, atomic: bool) -> None:
+    error = to_exception(run(runner, order(f"DO $$ BEGIN {RAISE_LONG}; END $$", atomic=atomic)).report)
+    assert isinstance(error, psycopg.errors.RaiseException)
+    assert (error.diag.message_primary, error.diag.message_detail) == LONG
+
+
+@pytest.fixture
+def fails_at_commit(database: Any) -> Iterator[str]:
+    """A statement whose error, a long one, comes in the commit itself: nothing before brings it forward."""
+    database.execute(f"""
+        CREATE TABLE at_commit_first (v int);
+        CREATE TABLE at_commit_second (v int);
+        CREATE FUNCTION at_commit_first() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                SET CONSTRAINTS at_commit_second DEFERRED;
+                INSERT INTO at_commit_second VALUES (1);
+                RETURN NULL;
+            END $$;
+        CREATE FUNCTION at_commit_second() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {RAISE_LONG}; END $$;
+        CREATE CONSTRAINT TRIGGER at_commit_first AFTER INSERT ON at_commit_first
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_commit_first();
+        CREATE CONSTRAINT TRIGGER at_commit_second AFTER INSERT ON at_commit_second
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_commit_second();
+    """)
+    yield "INSERT INTO at_commit_first VALUES (1)"
+    database.execute("DROP TABLE at_commit_first, at_commit_second")
+    database.execute("DROP FUNCTION at_commit_first, at_commit_second")
+
+
+def test_a_long_error_at_commit_is_whole(runner: Runner, database: Any, fails_at_commit: str) -> None:
+    asked = order(fails_at_commit)
+    error = to_exception(run(runner, asked).report)
+    # What the statement itself raises is an outcome.
+    query = "SELECT count(*) FROM celery_pgbg.outcome WHERE task_id = %s"
+    assert database.execute(query, [asked.attempt.task_id]).fetchone() == (0,)
+    assert isinstance(error, psycopg.errors.RaiseException)
+    assert (error.diag.message_primary, error.diag.message_detail) == LONG
+    assert error.diag.context == "PL/pgSQL function at_commit_second() line 1 at RAISE"
+
+
+def test_a_long_error_at_commit_is_clipped_where_no_result_was_kept(runner: Runner, fails_at_commit: str) -> None:
+    error = to_exception(run(runner, order(fails_at_commit, ignore_result=True)).report)
+    assert isinstance(error, psycopg.errors.RaiseException)
+    for whole, told in zip(LONG, (error.diag.message_primary, error.diag.message_detail), strict=True):
+        assert told
+        assert whole.startswith(told)
 
 
 def test_repeatable_read_sees_its_launch(runner: Runner) -> None:

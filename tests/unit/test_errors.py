@@ -50,6 +50,20 @@ def test_a_servers_error_is_what_psycopg_would_have_raised() -> None:
     assert (again.sqlstate, again.diag.constraint_name) == ("23505", "c")
 
 
+@pytest.mark.parametrize(
+    ("below", "told"),
+    [("Zeile 62 bei EXECUTE", None), ("Zeile 71 bei FETCH", "PL/pgSQL-Funktion f(integer) Zeile 1 bei RETURN")],
+)
+def test_a_statement_with_its_values_is_not_told_in_another_language(below: str, told: str | None) -> None:
+    lines = [f"PL/pgSQL-Funktion celery_pgbg.run_v1(text,integer) {below}", "background worker, pid 7"]
+    if told:
+        lines.insert(0, told)
+    else:
+        lines[:0] = ["PL/pgSQL-Funktion f(integer) Zeile 1 bei RETURN", "SQL-Anweisung »SELECT f(0), 'secret'«"]
+    error = to_exception(ErrorReport("22012", "Division durch Null", {"context": "\n".join(lines)}))
+    assert error.diag.context == told
+
+
 def test_a_code_of_the_users_own_keeps_its_sqlstate() -> None:
     error = to_exception(ErrorReport("MY001", "mine"))
     assert isinstance(error, psycopg.DatabaseError)
