@@ -258,6 +258,8 @@ def _default(cls: type[SQLTask], **values: Any) -> None:
 _HINTS = {
     (True, "25001"): "Give the task atomic=False: its statement cannot run inside a transaction block.",
     (True, "2D000"): "Give the task atomic=False, and the procedure may COMMIT.",
+    (True, "25006"): "The outcome is written in the same transaction: default_transaction_read_only must be off, "
+    "and with a standby, pgbg_dsn needs target_session_attrs=read-write.",
     (False, "25001"): "A task with atomic=False takes one statement alone.",
 }
 

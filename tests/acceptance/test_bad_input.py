@@ -215,6 +215,11 @@ def test_an_older_schema_is_said(on: Callable[..., Shop], new_database: Callable
     assert_fails(on(dsn), SchemaMissing, "has version 1, this package needs")
 
 
+def test_a_database_that_is_read_only_is_said_with_what_to_do(on: Callable[..., Shop], dsn: str) -> None:
+    read_only = f"{dsn}?options=-c%20default_transaction_read_only%3Don"
+    assert_fails(on(read_only), errors.ReadOnlySqlTransaction, "HINT:  .*default_transaction_read_only must be off")
+
+
 @pytest.fixture
 def plain_role(database: Any) -> Iterator[str]:
     """A login role without any privilege."""
