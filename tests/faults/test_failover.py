@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from celery.exceptions import WorkerLostError
 
+from celery_pgbg.database.results import close_stores
 from celery_pgbg.devserver import DevServer
 from tests.effects import effects, running
 from tests.faults.conftest import ALONE
@@ -53,3 +54,4 @@ def test_a_standby_takes_the_place_of_the_primary(
             sleeping.revoke(terminate=True)
             eventually("it is stopped", lambda: sleeping.state == "REVOKED")
             assert running(database, sleeping.id) == []
+        close_stores()
