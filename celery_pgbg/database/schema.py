@@ -33,10 +33,13 @@ def install_script(grant_to: list[str], up_to: int | None = None) -> str:
     """
     parts = [queries.text("install_prologue"), *_definitions(up_to)]
     if up_to is None:
-        parts += [
-            queries.query("install_grants").format(role=sql.Identifier(role)).as_string(None) for role in grant_to
-        ]
+        parts += [_grants(role) for role in grant_to]
     return "\n".join([*parts, "COMMIT;\n"])
+
+
+def _grants(role: str) -> str:
+    names = {"role": sql.Identifier(role), "role_name": sql.Literal(role)}
+    return queries.query("install_grants").format(**names).as_string(None)
 
 
 def _definitions(up_to: int | None = None) -> list[str]:

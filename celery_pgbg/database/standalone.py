@@ -23,7 +23,7 @@ from celery_pgbg.database.launcher import Launcher
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.slots import SlotLine
 from celery_pgbg.database.values import from_exception, is_of_worker
-from celery_pgbg.errors import SessionLost
+from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Interruption, Order, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
@@ -65,26 +65,38 @@ class StandaloneLauncher(Launcher):
     def forget(self) -> None:
         """Take the record back: the launch did not happen."""
         with self._exclusive() as session:
+            session.execute("RESET ROLE")
             session.execute(queries.query("delete_execution"), self._attempt)
 
     def launch_now(self) -> Handle | None:
         """Launch at top level; None where the server has no free slot.
 
         From here on the session acts as the task's role, which the handle belongs to.
+
+        Raises:
+            ConfigurationError: that role may not launch.
         """
         order = self._order
         with self._exclusive() as session:
             statement = bind(session, order.query, order.params)
             query = queries.query("launch_standalone").format(launch_function=self.capabilities.identifier("launch"))
+            if order.role is not None:
+                _take_role(session, order.role)
             try:
-                if order.role is not None:
-                    _take_role(session, order.role)
                 with session.transaction():
                     settings = {**order.settings, "application_name": order.application_name}
                     session.execute(queries.query("set_locally"), {"settings": json.dumps(settings)})
                     row = session.execute(query, {"statement": statement}).fetchone()
             except errors.InsufficientResources:
                 return None
+            except errors.InsufficientPrivilege as exc:
+                if order.role is None:
+                    raise
+                raise ConfigurationError(
+                    f"role {order.role!r} may not launch background workers, which with atomic=False it has to by "
+                    f"itself ({exc.diag.message_primary}): run `celery -A yourproject pgbg install "
+                    f"--grant-to {order.role}` as a superuser"
+                ) from exc
             assert row is not None
             return Handle(row[0], row[1])
 

@@ -143,7 +143,7 @@ def test_the_printed_sql_lets_the_granted_role_run_tasks(
     dsn = new_database()
     role = f"pgbg_test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(dsn, autocommit=True) as session:
-        session.execute(f"CREATE ROLE {role} LOGIN")
+        session.execute(f"CREATE ROLE {role} LOGIN; REVOKE ALL ON SCHEMA public FROM PUBLIC")
         as_role = url_of(dsn, user=role)
         before = pgbg("doctor", "--json", pgbg_dsn=as_role)
         assert levels(before)["installation"] == "error"

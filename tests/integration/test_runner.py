@@ -15,7 +15,7 @@ import pytest
 from celery_pgbg.database import schema
 from celery_pgbg.database.runner import Runner
 from celery_pgbg.database.values import to_exception
-from celery_pgbg.errors import BindingError
+from celery_pgbg.errors import BindingError, ConfigurationError
 from celery_pgbg.orders import Interruption, Watch
 from celery_pgbg.outcomes import Cancelled, Detached, Lost, Raised, Returned
 from celery_pgbg.settings import read_settings
@@ -400,6 +400,22 @@ def test_create_index_concurrently_does_not_wait_for_us(runner: Runner, table: s
 )
 def test_a_standalone_statement_returns_its_command_tag(runner: Runner, query: str, tag: str) -> None:
     assert run(runner, order(query, atomic=False)) == Returned(tag)
+
+
+def test_a_standalone_statement_runs_as_a_role_that_may_launch(runner: Runner, table: str, database: Any) -> None:
+    role = f"pgbg_test_{uuid.uuid4().hex[:12]}"
+    asked = order(f"INSERT INTO {table} SELECT current_user", atomic=False, role=role)
+    assert "does not exist" in run(runner, asked).report.message
+    database.execute(f"CREATE ROLE {role}; GRANT INSERT ON {table} TO {role}")
+    try:
+        with pytest.raises(ConfigurationError, match=f"--grant-to {role}"):
+            run(runner, asked)
+        schema.install(database, [role])
+        # What could not be launched has left nothing behind.
+        assert run(runner, asked) == Returned("INSERT 0 1")
+        assert effects(database, table) == [role]
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_standalone_outcome_is_returned_again(runner: Runner) -> None:
