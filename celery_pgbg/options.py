@@ -21,6 +21,7 @@ _OURS = {
     "intervalstyle": "results are read in the style 'postgres'",
     "transaction_read_only": "the outcome is written in the same transaction",
     "default_transaction_read_only": "the outcome is written in the same transaction",
+    "client_min_messages": "nobody reads messages; those in the server's log have log_min_messages",
     "client_encoding": "it is always UTF-8",
 }
 

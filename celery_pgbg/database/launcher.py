@@ -186,6 +186,15 @@ class Launcher(AttemptSession):
             self._done += [handle for handle in stopped if self._reusable.discard(handle)]
             return states
 
+    def blocked(self, handles: list[Handle]) -> set[Handle]:
+        """Find those running workers that wait for somebody to read what they tell; ``detach`` lets them go on."""
+        if not handles:
+            return set()
+        with self._exclusive() as session:
+            rows = session.execute(queries.query("blocked_workers"), {"pids": [handle.pid for handle in handles]})
+            pids = {pid for (pid,) in rows}
+        return {handle for handle in handles if handle.pid in pids}
+
     def error_of(self, handle: Handle) -> ErrorReport | None:
         """Read why a stopped worker failed, which may end its handle.
 

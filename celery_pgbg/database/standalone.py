@@ -26,12 +26,19 @@ from celery_pgbg.database.values import from_exception, is_of_worker
 from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Interruption, Order, Watch
-from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned
 
 logger = logging.getLogger(__name__)
 
 #: Pauses between two looks at a running statement, in seconds; growing from the first to the longest.
 _FIRST_LOOK, _LONGEST_LOOK = 0.01, 0.5
+
+#: Nobody could read it without holding a snapshot, which such statements as CREATE INDEX CONCURRENTLY wait for.
+_TOLD_TOO_MUCH = ErrorReport(
+    "54000",
+    "the statement was stopped: its rows and messages are more than fits in the queue of its background worker",
+    {"message_hint": "A task with atomic=False returns its command tag only. Leave out VERBOSE and rows."},
+)
 
 _UNKNOWN = "it stood alone, so nobody can know how far it came"
 
@@ -244,13 +251,16 @@ def _launch(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handl
 def _poll(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
     """Wait for the end in the launching session."""
     pause = _FIRST_LOOK
-    signalled = False
+    signalled = is_blocked = False
     while True:
         if launcher.states().get(handle) != "running":
             ending = launcher.result_of(handle)
-            return _named(ending, signalled)
+            return Raised(_TOLD_TOO_MUCH) if is_blocked else _named(ending, signalled)
         if watch.interruption is Interruption.DETACH:
             return Detached()
+        if pause == _LONGEST_LOOK and launcher.blocked([handle]):
+            launcher.terminate_live_worker()
+            is_blocked = True
         if watch.interruption is not None:
             signalled = True
             launcher.terminate_live_worker()

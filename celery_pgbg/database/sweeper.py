@@ -106,6 +106,7 @@ class Sweeper(threading.Thread):
                     # That launching session was lost, not the worker: it is watched like another's.
                     entry.owner = None
         self._sweep_progress(launcher, running)
+        self._unblock(launcher, running)
 
     def _sweep_progress(self, launcher: Launcher, entries: list[Entry]) -> None:
         by_handle = {entry.handle: entry for entry in entries if entry.handle}
@@ -115,6 +116,14 @@ class Sweeper(threading.Thread):
             by_handle[handle].watch.progress = told
         if fresh:
             launcher.publish_progress(fresh)
+
+    def _unblock(self, launcher: Launcher, entries: list[Entry]) -> None:
+        """Give up the handles of workers that have more to tell than fits: they are watched like another's."""
+        by_handle = {entry.handle: entry for entry in entries if entry.handle}
+        for handle in launcher.blocked(list(by_handle)):
+            logger.warning("%s sends messages that nobody reads, such as INFO", by_handle[handle].watch.attempt)
+            by_handle[handle].owner = None
+            launcher.detach(handle)
 
     def _sweep_attached(self) -> None:
         """Find the ends of workers that other sessions launched."""

@@ -369,6 +369,43 @@ def test_a_rolled_back_launch_runs_nothing(runner: Runner, table: str, database:
     assert database.execute("SELECT count(*) FROM celery_pgbg.outcome WHERE task_id = %s", [task_id]).fetchone() == (0,)
 
 
+def many(level: str, statement: str = "NULL") -> str:
+    """A statement with more messages than fit in the queue of a background worker, and then another one."""
+    loop = f"FOR i IN 1..20000 LOOP RAISE {level} 'a message of many, as long as they are: %%', i; END LOOP"
+    return f"DO $$ BEGIN {loop}; {statement}; END $$"
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_result": True}, {"reuse": True}, {"atomic": False}])
+def test_any_number_of_notices_holds_nothing_up(runner: Runner, options: dict[str, Any]) -> None:
+    for _ in range(2):
+        assert run(runner, order(many("NOTICE"), **options)) == Returned("DO" if "atomic" in options else 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_result": True}, {"reuse": True}])
+def test_messages_that_are_sent_whatever_is_set_hold_nothing_up(
+    runner: Runner, table: str, database: Any, options: dict[str, Any]
+) -> None:
+    assert run(runner, order(many("INFO", f"INSERT INTO {table} VALUES ('x')"), **options)) == Returned(0)
+    assert effects(database, table) == ["x"]
+    watch, thread, endings = in_background(runner, order(many("INFO", "PERFORM pg_sleep(600)"), **options))
+    find = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+    eventually("it sleeps", lambda: watch.pid and database.execute(find, [watch.pid]).fetchone())
+    watch.interrupt(Interruption.REVOKE)
+    thread.join(60)
+    assert endings == [Cancelled()]
+    assert running(database, watch.attempt.task_id) == []
+
+
+@pytest.mark.parametrize("statement", [many("INFO"), "SELECT repeat('x', 1000) FROM generate_series(1, 5000)"])
+def test_a_standalone_statement_that_tells_too_much_is_stopped(runner: Runner, database: Any, statement: str) -> None:
+    asked = order(statement, atomic=False)
+    ending = run(runner, asked)
+    assert isinstance(ending, Raised)
+    assert "more than fits" in ending.report.message
+    assert running(database, asked.attempt.task_id) == []
+    assert run(runner, asked) == ending
+
+
 def test_progress_is_on_record_for_every_session(runner: Runner, database: Any) -> None:
     asked = order("SELECT celery_pgbg.report_progress(40, 'loading'); SELECT pg_sleep(60)")
     watch, thread, _ = in_background(runner, asked)

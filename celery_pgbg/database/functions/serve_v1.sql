@@ -37,6 +37,7 @@ BEGIN
             PERFORM
                 set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),
                 set_config('bytea_output', 'hex', false), set_config('extra_float_digits', '1', false),
+                set_config('client_min_messages', 'error', false),
                 set_config('application_name', next_task.application_name, false);
         ELSIF waited_ms >= 1000 THEN
             DELETE FROM celery_pgbg.bgworker AS b WHERE b.id = bgworker_id AND b.turn = last_turn;

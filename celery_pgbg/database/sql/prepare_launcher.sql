@@ -1,5 +1,5 @@
--- Set up a launching session: as many handles as pg_background allows, and the text forms that
--- psycopg's adapters read, which its workers inherit. Tells whether workers may be reused: a time limit
+-- Set up a launching session: as many handles as pg_background allows, the text forms that psycopg's
+-- adapters read, and no messages, which nobody reads; its workers inherit them. Tells whether workers may be reused: a time limit
 -- of a statement would be one of a worker's whole life.
 SELECT
     current_setting('statement_timeout') = '0'
@@ -8,4 +8,5 @@ SELECT
     set_config('datestyle', 'ISO', false),
     set_config('intervalstyle', 'postgres', false),
     set_config('bytea_output', 'hex', false),
-    set_config('extra_float_digits', '1', false)
+    set_config('extra_float_digits', '1', false),
+    set_config('client_min_messages', 'error', false)
