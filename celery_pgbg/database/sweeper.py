@@ -121,7 +121,8 @@ class Sweeper(threading.Thread):
         """Give up the handles of workers that have more to tell than fits: they are watched like another's."""
         by_handle = {entry.handle: entry for entry in entries if entry.handle}
         for handle in launcher.blocked(list(by_handle)):
-            logger.warning("%s waits for its messages, such as INFO, to be read: they are dropped", by_handle[handle].watch.attempt)
+            attempt = by_handle[handle].watch.attempt
+            logger.warning("%s waits for its messages, such as INFO, to be read: they are dropped", attempt)
             by_handle[handle].owner = None
             launcher.detach(handle)
 
