@@ -147,6 +147,28 @@ def test_text_that_the_server_cannot_send_fails_its_own_task_only(
         runner.close()
 
 
+@pytest.mark.parametrize("options", [{}, {"reuse": True}, {"atomic": False}])
+@pytest.mark.parametrize(
+    ("task_id", "task_name"),
+    [("ä" * 40, "täsk"), ("it's \" % \\ id", "a'b\"c%s"), ("x" * 3000, "y" * 500), ("a\nb", "")],
+)
+def test_any_id_and_name_is_attached_to_and_revoked_from_elsewhere(
+    new_runner: Callable[..., Runner], database: Any, task_id: str, task_name: str, options: dict[str, Any]
+) -> None:
+    sleep = "SELECT pg_sleep(600)" if options.get("atomic", True) else "DO 'BEGIN PERFORM pg_sleep(600); END'"
+    asked = order(sleep, task_id=f"{task_id} {uuid.uuid4()}", task_name=task_name, **options)
+    watch, thread, _ = in_background(new_runner(), asked)
+    eventually("it runs", lambda: watch.pid)
+    other, other_thread, other_endings = in_background(new_runner(), asked)
+    eventually("the other is attached", lambda: other.pid)
+    assert other.pid == watch.pid
+    other.interrupt(Interruption.REVOKE)
+    for each in (thread, other_thread):
+        each.join(60)
+    assert other_endings == [Cancelled()]
+    assert database.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [watch.pid]).fetchone() is None
+
+
 def test_an_error_keeps_its_fields(runner: Runner, table: str, database: Any) -> None:
     database.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_unique UNIQUE (v)")
     database.execute(f"INSERT INTO {table} VALUES ('a')")
