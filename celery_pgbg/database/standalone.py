@@ -72,6 +72,7 @@ class StandaloneLauncher(Launcher):
     def forget(self) -> None:
         """Take the record back: the launch did not happen."""
         with self._exclusive() as session:
+            # Not to be taken again: it may be a role that cannot be taken.
             session.execute("RESET ROLE")
             session.execute(queries.query("delete_execution"), self._attempt)
 
@@ -255,10 +256,10 @@ def _poll(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
     while True:
         if launcher.states().get(handle) != "running":
             ending = launcher.result_of(handle)
-            return Raised(_TOLD_TOO_MUCH) if is_blocked else _named(ending, signalled)
+            return _named(ending, signalled, is_blocked)
         if watch.interruption is Interruption.DETACH:
             return Detached()
-        if pause == _LONGEST_LOOK and launcher.blocked([handle]):
+        if pause == _LONGEST_LOOK and launcher.blocked([handle]) and launcher.live_worker() == handle.pid:
             launcher.terminate_live_worker()
             is_blocked = True
         if watch.interruption is not None:
@@ -277,11 +278,13 @@ def _pause(watch: Watch, seconds: float) -> float:
     return min(seconds * 1.5, _LONGEST_LOOK)
 
 
-def _named(ending: Returned | Raised, signalled: bool) -> Ending:
+def _named(ending: Returned | Raised, signalled: bool, was_blocked: bool) -> Ending:
     """An error of termination is our cancel, if we sent one, else somebody else's doing."""
     if isinstance(ending, Raised) and ending.report.sqlstate in ("57014", "57P01"):
         if signalled:
             return Cancelled()
+        if was_blocked:
+            return Raised(_TOLD_TOO_MUCH)
         if "timeout" not in ending.report.message:
             return Lost(f"its background worker was ended from outside: {ending.report.message}", "unknown")
     return ending

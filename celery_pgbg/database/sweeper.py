@@ -13,6 +13,7 @@ from celery_pgbg.database.launcher import Launcher
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.database.watches import Entry, Watches, deliver
 from celery_pgbg.errors import PgbgError
+from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Interruption
 from celery_pgbg.outcomes import Cancelled, Ending, ErrorReport, Lost, Raised
 from celery_pgbg.settings import Settings
@@ -94,12 +95,12 @@ class Sweeper(threading.Thread):
         if not entries:
             return
         states = launcher.states()
-        running = []
+        running: dict[Handle, Entry] = {}
         for entry in entries:
             assert entry.handle is not None
             match states.get(entry.handle):
                 case "running":
-                    running.append(entry)
+                    running[entry.handle] = entry
                 case "stopped":
                     conclude(launcher, entry)
                 case None:
@@ -108,22 +109,20 @@ class Sweeper(threading.Thread):
         self._sweep_progress(launcher, running)
         self._unblock(launcher, running)
 
-    def _sweep_progress(self, launcher: Launcher, entries: list[Entry]) -> None:
-        by_handle = {entry.handle: entry for entry in entries if entry.handle}
-        progress = launcher.progress(list(by_handle))
-        fresh = {handle: told for handle, told in progress.items() if by_handle[handle].watch.progress != told}
+    def _sweep_progress(self, launcher: Launcher, entries: dict[Handle, Entry]) -> None:
+        progress = launcher.progress(list(entries))
+        fresh = {handle: told for handle, told in progress.items() if entries[handle].watch.progress != told}
         for handle, told in fresh.items():
-            by_handle[handle].watch.progress = told
+            entries[handle].watch.progress = told
         if fresh:
             launcher.publish_progress(fresh)
 
-    def _unblock(self, launcher: Launcher, entries: list[Entry]) -> None:
+    def _unblock(self, launcher: Launcher, entries: dict[Handle, Entry]) -> None:
         """Give up the handles of workers that have more to tell than fits: they are watched like another's."""
-        by_handle = {entry.handle: entry for entry in entries if entry.handle}
-        for handle in launcher.blocked(list(by_handle)):
-            attempt = by_handle[handle].watch.attempt
-            logger.warning("%s waits for its messages, such as INFO, to be read: they are dropped", attempt)
-            by_handle[handle].owner = None
+        for handle in launcher.blocked(list(entries)):
+            entry = entries[handle]
+            logger.warning("%s waits for its messages, such as INFO, to be read: they are dropped", entry.watch.attempt)
+            entry.owner = None
             launcher.detach(handle)
 
     def _sweep_attached(self) -> None:
