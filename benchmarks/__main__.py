@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measures, servers
+from benchmarks import brokers, cpu, lengths, measures, pictures, queues, records, servers
 
-NAMES = ("launches", "threads", "memory", "latencies")
+NAMES = ("cpu", "launches", "threads", "memory", "latencies", "lengths", "records", "brokers", "queues")
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--only", choices=NAMES, action="append")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="where `lengths`, `memory` and `records` draw")
     options = parser.parse_args()
     rounds, number = (2, 200) if options.quick else (5, 500)
     chosen = options.only or NAMES
@@ -30,12 +31,35 @@ def main() -> None:
     with servers.database() as dsn, servers.broker() as redis_url, console.status("measuring") as status:
         for name in chosen:
             status.update(f"measuring {name}")
-            if name == "launches":
+            if name == "lengths":
+                turns, most = (1, 100) if options.quick else (rounds - 2, 300)
+                points = lengths.measure(dsn, redis_url, turns, most)
+                lines += [
+                    (f"{p.way}, {p.seconds * 1000:g} ms", f"{p.rate:.0f} /s, {p.cpu_ms:.1f} ms CPU", "") for p in points
+                ]
+                if options.pictures:
+                    pictures.draw_lengths(points, options.pictures / "bench-lengths.png")
+            elif name == "records":
+                found = records.measure(dsn)
+                lines += records.lines(found)
+                if options.pictures:
+                    pictures.draw_records(found, options.pictures / "bench-records.png")
+            elif name == "cpu":
+                lines += cpu.cpu(dsn, redis_url, max(rounds - 2, 2), number)
+            elif name == "brokers":
+                lines += brokers.brokers(dsn, redis_url, max(rounds - 2, 1), number)
+            elif name == "queues":
+                # python -m benchmarks.queues does it for ten minutes, with a million.
+                lines += queues.queues(dsn, *((5, 500, 20_000, 1000) if options.quick else (60, 500, 200_000, 4000)))
+            elif name == "launches":
                 lines += measures.launches(dsn, redis_url, rounds, number)
             elif name == "threads":
                 lines += measures.against_threads(dsn, redis_url, rounds, number)
             elif name == "memory":
-                lines += measures.memory(dsn, redis_url)
+                in_flight: list[tuple[int, float]] = []
+                lines += measures.memory(dsn, redis_url, in_flight)
+                if options.pictures:
+                    pictures.draw_memory(in_flight, options.pictures / "bench-memory.png")
             else:
                 lines += measures.latencies(dsn, redis_url, 50 if options.quick else 200)
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
@@ -45,7 +69,7 @@ def main() -> None:
         table.add_row(*line)
     console.print(table)
     if options.json:
-        options.json.write_text(json.dumps(lines, indent=2))
+        options.json.write_text(json.dumps(cpu.as_json(lines), indent=2))
 
 
 if __name__ == "__main__":

@@ -42,17 +42,49 @@ def reused(seconds: float = 0) -> str:
     return background.body(seconds)
 
 
+@app.task(name="bench.nothing", shared=False)
+def nothing() -> None:
+    """Celery alone."""
+
+
+_INSERT = "INSERT INTO bench_effect (v) VALUES (%(v)s) RETURNING id, v"
+
+
+@app.task(base=SQLTask, name="bench.insert", returns="row", shared=False)
+def insert(v: str = "audited") -> str:
+    """A short write, in a background worker of its own."""
+    return _INSERT
+
+
+@app.task(base=SQLTask, name="bench.insert_reused", returns="row", reuse=True, shared=False)
+def insert_reused(v: str = "audited") -> str:
+    """The same in a background worker that takes one task after another."""
+    return _INSERT
+
+
 @app.task(base=SQLTask, name="bench.committed_at", returns="value", shared=False)
 def committed_at() -> str:
     """The server's clock as late in the statement as can be."""
     return "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
+def _session() -> psycopg.Connection:
+    """The connection that the thread keeps."""
+    if not hasattr(_local, "session"):
+        _local.session = psycopg.connect(DSN, autocommit=True)
+    return _local.session
+
+
 @app.task(name="bench.threaded", shared=False)
 def threaded(seconds: float = 0) -> object:
     """The same statement on a connection that the thread keeps."""
-    if not hasattr(_local, "session"):
-        _local.session = psycopg.connect(DSN, autocommit=True)
     query = ("SELECT pg_sleep(%s)::text", [seconds]) if seconds else ("SELECT 1", None)
-    row = _local.session.execute(*query).fetchone()
+    row = _session().execute(*query).fetchone()
     return row[0]
+
+
+@app.task(name="bench.inserted", shared=False)
+def inserted(v: str = "audited") -> object:
+    """The short write on that connection."""
+    id_, value = _session().execute(_INSERT, {"v": v}).fetchone()
+    return {"id": id_, "v": value}

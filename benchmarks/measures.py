@@ -13,11 +13,12 @@ import psycopg
 from celery import group
 
 from benchmarks.servers import Worker
-from celery_pgbg.database.runner import Runner
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Order, Watch
+from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Returned
 from celery_pgbg.settings import read_settings
+from celery_pgbg.watch import Watch
 
 Line = tuple[str, str, str]
 
@@ -154,17 +155,19 @@ def against_threads(dsn: str, redis_url: str, rounds: int, number: int) -> Itera
 # --- memory -------------------------------------------------------------------------------------------------
 
 
-def memory(dsn: str, redis_url: str) -> Iterator[Line]:
-    """The Celery worker's memory with statements in flight."""
+def memory(dsn: str, redis_url: str, points: list[tuple[int, float]]) -> Iterator[Line]:
+    """The Celery worker's memory with statements in flight; the points are for the picture, in MB."""
     with Worker(dsn, redis_url, "custom", 300) as worker, psycopg.connect(dsn, autocommit=True) as session:
         process = psutil.Process(worker.process.pid)
-        yield "memory of the idle Celery worker", f"{process.memory_info().rss / 1e6:.0f} MB", ""
+        points.append((0, process.memory_info().rss / 1e6))
+        yield "memory of the idle Celery worker", f"{points[0][1]:.0f} MB", ""
         running: list[Any] = []
-        for number in (10, 100, 300):
+        for number in (10, 50, 100, 200, 300):
             task = worker.app.tasks["bench.background"]
             running += [task.delay(600) for _ in range(number - len(running))]
             _until(lambda number=number: _in_flight(session) >= number)
             full = process.memory_full_info()
+            points.append((number, full.rss / 1e6))
             wanted = "below 120 MB" if number == 300 else ""
             yield (
                 f"  with {number} statements in flight",
@@ -200,7 +203,7 @@ def latencies(dsn: str, redis_url: str, number: int) -> Iterator[Line]:
         with Worker(dsn, redis_url, "custom", 16, backend=backend) as worker:
             yield f"commit to get(), {what}", percentiles(_commit_to_get(worker, number)), "p50 5 ms"
     with Worker(dsn, redis_url, "custom", 16) as worker, psycopg.connect(dsn, autocommit=True) as session:
-        yield "revoke() to statement gone", percentiles(_revoke_to_gone(worker, session, number)), "p50 10 ms"
+        yield "revoke() to statement gone", percentiles(_revoke_to_gone(worker, session, number)), "p99 10 ms"
 
 
 def _commit_to_get(worker: Worker, number: int) -> list[float]:

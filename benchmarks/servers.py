@@ -18,7 +18,7 @@ from celery import Celery
 
 from celery_pgbg.database import schema
 from celery_pgbg.devserver import DevServer
-from celery_pgbg.devserver.brokers import RedisServer
+from celery_pgbg.devserver.brokers import RabbitServer, RedisServer
 
 PROJECT = Path(__file__).parent.parent
 
@@ -57,16 +57,31 @@ def broker() -> Iterator[str]:
     server.stop()
 
 
+@contextlib.contextmanager
+def rabbitmq() -> Iterator[str]:
+    """A RabbitMQ."""
+    server = RabbitServer("bench")
+    yield server.find_or_start()
+    server.stop()
+
+
 class Worker:
     """A Celery worker of the measured app, and an app that talks to it."""
 
     def __init__(
-        self, dsn: str, redis_url: str, pool: str, concurrency: int, launchers: int = 2, backend: str = ""
+        self,
+        dsn: str,
+        redis_url: str,
+        pool: str,
+        concurrency: int,
+        launchers: int = 2,
+        backend: str = "",
+        broker: str = "",
     ) -> None:
         queue = f"bench-{uuid.uuid4().hex[:8]}"
         self.environment = {
             "BENCH_DSN": dsn,
-            "BENCH_BROKER": f"{redis_url}/13",
+            "BENCH_BROKER": broker or f"{redis_url}/13",
             "BENCH_BACKEND": backend or f"{redis_url}/14",
             "BENCH_QUEUE": queue,
             "BENCH_LAUNCHERS": str(launchers),

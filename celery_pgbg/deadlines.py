@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from celery_pgbg.lasting import LastingThread
+
 #: Below this many, entries that were taken back may lie until their time.
 _FEW = 64
 
@@ -40,7 +42,7 @@ class Deadlines:
         with self._changed:
             heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), deadline))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="pgbg-deadlines", daemon=True)
+                self._thread = LastingThread("pgbg-deadlines", self._run)
                 self._thread.start()
             if self._heap[0][2] is deadline:
                 self._changed.notify()

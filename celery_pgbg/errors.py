@@ -7,7 +7,9 @@
     │   └── ServerRefused       the server refused the connection for good: password, database, role
     ├── TaskDefinitionError     who wrote the task: its options, its body's return value
     │   └── BindingError        a placeholder without an argument, a value that cannot be bound
+    ├── MessageRefused          who sent the task: a field of its message is wrong
     ├── LostTooOften            who wrote the task, or runs the server: each of its background workers was ended
+    ├── SendingFailed           who sends: the transaction that was to carry the message cannot
     ├── CannotRunInline         who wrote the test: the task needs a background worker
     ├── ResultTooLarge          who wrote the task: rows above ``pgbg_max_result_bytes``
     └── SessionLost             nobody: our connection died; nothing is known, an outcome may exist
@@ -46,8 +48,16 @@ class BindingError(TaskDefinitionError):
     """The statement's placeholders and the task's arguments do not fit together."""
 
 
+class MessageRefused(PgbgError):
+    """A field of the task's message has a value that Celery does not write; the task was not run."""
+
+
 class LostTooOften(PgbgError):
     """Background workers of this attempt were lost ``pgbg_max_launches`` times; its effects are absent."""
+
+
+class SendingFailed(PgbgError):
+    """The caller's transaction cannot carry the message; nothing was sent."""
 
 
 class CannotRunInline(PgbgError):

@@ -1,12 +1,18 @@
-"""Who is who: the handle of a background worker, and the attempt of a task that it runs."""
+"""Identities: the handle of a background worker, and the attempt of a task that it runs."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
+
+from celery_pgbg.texts import storable
 
 #: PostgreSQL cuts ``application_name`` after NAMEDATALEN - 1 bytes.
 APPLICATION_NAME_BYTES = 63
+
+#: Ids that a name shows as they are: without what separates its parts.
+_PLAIN_ID = re.compile(r"[!-\"$-}]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +45,24 @@ class Attempt:
     task_id: str
     number: int = 0
 
+    @classmethod
+    def of_message(cls, task_id: str, retries: int | None) -> Attempt:
+        """Name the attempt that a message of Celery asks for, so that PostgreSQL can hold its id."""
+        return cls(storable(task_id), retries or 0)
+
     def __str__(self) -> str:
         return f"{self.task_id} (attempt {self.number})" if self.number else self.task_id
 
 
 def application_name(task_name: str, attempt: Attempt) -> str:
-    """Name an attempt for ``pg_stat_activity``, within PostgreSQL's 63 bytes.
+    """Name an attempt for ``pg_stat_activity``, within PostgreSQL's 63 bytes. For people: statements can change it.
 
-    The task id stands first and whole, because the name is the identity check before a cancel; an id
-    too long for that is replaced by its digest. The task's name gets the room that is left.
+    The task id stands first and whole; one that is too long, or could be taken for another's, is replaced by its
+    digest, with ``~`` before it. So different attempts have different names. The task's name gets the rest.
     """
     task_id = attempt.task_id
-    if not task_id.isascii() or not task_id.isprintable() or len(task_id) > 40:
-        task_id = hashlib.blake2b(task_id.encode(), digest_size=16).hexdigest()
+    if not _PLAIN_ID.fullmatch(task_id):
+        task_id = "~" + hashlib.blake2b(task_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
     suffix = f"#{attempt.number}" if attempt.number else ""
     prefix = f"pgbg {task_id}{suffix} "
     room = APPLICATION_NAME_BYTES - len(prefix)

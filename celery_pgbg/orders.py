@@ -1,15 +1,51 @@
-"""What a task wants executed, and who waits for its end."""
+"""What a task wants executed."""
 
 from __future__ import annotations
 
-import enum
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from celery_pgbg.handles import Attempt, application_name
-from celery_pgbg.outcomes import Ending, Returns
+from celery_pgbg.outcomes import Returns
+
+#: A database among all: that of its cluster, and its own.
+Identity: TypeAlias = tuple[int, int]
+
+#: A message of our broker: its database, and its row's id.
+MessageRow: TypeAlias = tuple[Identity, int]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a batched statement goes through a table.
+
+    Attributes:
+        walk_id: id of the task that began it; what the table keeps its position by.
+        table: as the server finds it by the task's search path.
+        key: columns of a unique index, in its order.
+        mark: stands in the query where the range of a batch goes; after it ``_``, perhaps an alias of the table,
+            and ``_``.
+        batch_seconds: time that a batch should take.
+        max_batch_rows: rows that a batch has at most.
+        max_replication_lag: seconds that a standby may be behind before the next batch, None for any.
+        yields: whether batches get smaller and pause while others wait for their locks.
+        wait_while: condition in SQL under which the next batch waits, None for none.
+        split: name of a split of the table, which part of it this is (from 1), and of how many; None for the whole.
+        message: what the task can be sent again with.
+    """
+
+    walk_id: str
+    table: str
+    key: tuple[str, ...]
+    mark: str
+    batch_seconds: float = 0.5
+    max_batch_rows: int = 100_000
+    max_replication_lag: float | None = None
+    yields: bool = True
+    wait_while: str | None = None
+    split: tuple[str, int, int] | None = None
+    message: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +66,12 @@ class Order:
         max_result_bytes: size limit of the rows.
         notify: whether the outcome is announced by NOTIFY.
         ignore_result: Celery keeps no result of the task; its outcome is there nevertheless.
+        retry_invalid: an index that an earlier run of a statement that stands alone has left invalid is dropped first.
+        walk: in batches, each a transaction with how far it came; None for one transaction.
+        message: what asked for it, of our broker, where nothing is left to do after success: it ends with that.
+        task_meta: what Celery would store of a success besides the value, and for how long, where the result backend
+            reads the outcomes of this database; None: it stores a result.
+        read: makes the task's value of the statement's and of ``returns``; None leaves it as it is.
     """
 
     attempt: Attempt
@@ -45,98 +87,13 @@ class Order:
     max_result_bytes: int = 16 * 1024 * 1024
     notify: bool = True
     ignore_result: bool = False
+    walk: Walk | None = None
+    retry_invalid: bool = False
+    message: MessageRow | None = None
+    task_meta: Mapping[str, Any] | None = None
+    read: Callable[[Any, Returns | None], Any] | None = None
 
     @property
     def application_name(self) -> str:
         """What ``pg_stat_activity`` shows."""
         return application_name(self.task_name, self.attempt)
-
-
-class Interruption(enum.Enum):
-    """Why a wait should not simply go on. All but ``DETACH`` cancel the statement."""
-
-    REVOKE = "revoke"
-    SOFT_TIME_LIMIT = "soft time limit"
-    HARD_TIME_LIMIT = "hard time limit"
-    SHUTDOWN = "shutdown"
-    DETACH = "detach"
-
-
-class Watch:
-    """One thread's wait for the end of an attempt; other threads deliver the end or interrupt.
-
-    Args:
-        attempt: what is waited for.
-        on_accepted: called once, with the PID of the background worker, as soon as it is known.
-    """
-
-    def __init__(self, attempt: Attempt, on_accepted: Callable[[int], None] = lambda pid: None) -> None:
-        self.attempt = attempt
-        self.pid: int | None = None
-        self.cookie: int | None = None
-        self.progress: tuple[int | None, str | None] | None = None
-        self._on_accepted = on_accepted
-        self._ending: Ending | None = None
-        self._interruption: Interruption | None = None
-        self._nudged = False
-        self._changed = threading.Condition()
-
-    def accept(self, pid: int, cookie: int | None = None) -> None:
-        """Tell which background worker runs the attempt; only the first call counts as acceptance."""
-        first, self.pid, self.cookie = self.pid is None, pid, cookie
-        if first:
-            self._on_accepted(pid)
-
-    def deliver(self, ending: Ending) -> None:
-        """Hand over the end. The first end stands."""
-        with self._changed:
-            if self._ending is None:
-                self._ending = ending
-                self._changed.notify_all()
-
-    def interrupt(self, interruption: Interruption) -> bool:
-        """Ask the waiting thread to stop the statement, or for ``DETACH`` to leave it running.
-
-        Returns:
-            False if the end was there already, or another interruption was first.
-        """
-        with self._changed:
-            if self._ending is not None or self._interruption is not None:
-                return False
-            self._interruption = interruption
-            self._changed.notify_all()
-            return True
-
-    @property
-    def interruption(self) -> Interruption | None:
-        """What was asked for, if anything."""
-        return self._interruption
-
-    @property
-    def ending(self) -> Ending | None:
-        """The end, if it is there."""
-        return self._ending
-
-    def start_over(self) -> None:
-        """Take an end back before anybody acted on it: the attempt is launched again."""
-        with self._changed:
-            self._ending = None
-
-    def nudge(self) -> None:
-        """Make the waiting thread look again, without an end or an interruption."""
-        with self._changed:
-            self._nudged = True
-            self._changed.notify_all()
-
-    def wait_for_end(self, seconds: float | None = None) -> Ending | None:
-        """Wait for the end only, deaf to interruptions. None if it did not come in time."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ending is not None, seconds)
-            return self._ending
-
-    def wait(self, seconds: float | None = None) -> Ending | Interruption | None:
-        """Wait for the end or an interruption; the end goes first. None if nudged, or if neither came in time."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ending or self._interruption or self._nudged, seconds)
-            self._nudged = False
-            return self._ending or self._interruption

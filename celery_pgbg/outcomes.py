@@ -9,15 +9,30 @@ from typing import Any, Literal, TypeAlias
 Returns: TypeAlias = Literal["rows", "row", "value", "count", "command"]
 
 
+#: Why one of our sessions stopped an attempt, and settled it without its statement.
+StopReason: TypeAlias = Literal["revoked", "broken off", "time limit", "by hand"]
+
+#: What an outcome may say that its statement has not left: the same, or that nobody can know what became of it.
+Settled: TypeAlias = StopReason | Literal["lost"]
+
+#: SQLSTATEs of a background worker that was made to end: the first with pg_background 2, the second before.
+ENDED = ("57014", "57P01")
+
+#: What is said of a statement that stood alone, and whose end nobody of ours saw.
+UNSEEN = "its background worker ended unseen; it ran outside a transaction and may have partly completed"
+
+
 @dataclass(frozen=True, slots=True)
 class Returned:
     """The statement succeeded and committed.
 
     Attributes:
         value: what the task returns, in the shape its ``returns=`` asked for.
+        task_meta: what else there is to say of the success, where the outcome is the task's result; else None.
     """
 
     value: Any
+    task_meta: dict[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +42,18 @@ class ErrorReport:
     Attributes:
         sqlstate: five characters.
         message: the primary message, without "ERROR:".
-        fields: the other fields that were set, by the names of ``psycopg.errors.Diagnostic``.
+        fields: the other fields that were set, by the names of ``psycopg.errors.Diagnostic``; and ``excerpt``, the
+            line that is wrong with a caret below it.
+        stopped: why we stopped it; None for what the statement itself raised, whatever it says.
+        without_outcome: a launching session has read it: the background worker could not begin, or could not write
+            its outcome.
     """
 
     sqlstate: str
     message: str
     fields: dict[str, str] = field(default_factory=dict)
+    stopped: StopReason | None = None
+    without_outcome: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

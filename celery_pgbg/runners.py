@@ -1,4 +1,4 @@
-"""The runners of this process, by database, and the settings of an app."""
+"""The runners of this process, by database."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from billiard.process import current_process
 from celery import Celery
 from psycopg import waiting
 
-from celery_pgbg.censoring import hide_passwords
-from celery_pgbg.database.runner import Runner
-from celery_pgbg.django_databases import with_dsns
+from celery_pgbg.configuration import settings_of
 from celery_pgbg.errors import ConfigurationError
-from celery_pgbg.orders import Order, Watch
+from celery_pgbg.execution.runner import Runner
+from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Ending
-from celery_pgbg.settings import PREFIX, Settings, read_settings
-
-hide_passwords()
+from celery_pgbg.settings import Settings
+from celery_pgbg.watch import Watch
 
 _lock = threading.Lock()
 _runners: dict[tuple[int, str, str | None], Runner] = {}
@@ -44,43 +42,6 @@ stand_ins: list[Callable[[str | None], StatementRunner]] = []
 
 #: The Celery worker's name, set by our pool; other processes go by their PID and host.
 _nodename: list[str] = []
-
-
-def settings_of(app: Celery) -> Settings:
-    """Read the ``pgbg_*`` settings of an app, once; and again where a Django alias stands for another database.
-
-    Raises:
-        ConfigurationError: an unknown setting, or one of the wrong type or out of range.
-    """
-    known: tuple[dict[str, Any], dict[str, Any], Settings] | None = getattr(app, "_pgbg_settings", None)
-    if known is None or with_dsns(known[0]) != known[1]:
-        return read_settings_again(app)
-    return known[2]
-
-
-def read_settings_again(app: Celery) -> Settings:
-    """Read the ``pgbg_*`` settings of an app as they are now.
-
-    Raises:
-        ConfigurationError: as ``settings_of``; then those that were read before remain.
-    """
-    configured = _configured(app)
-    values = with_dsns(configured)
-    settings = read_settings(values)
-    app._pgbg_settings = (configured, values, settings)
-    return settings
-
-
-def _configured(app: Celery) -> dict[str, Any]:
-    """Collect the keys that begin with our prefix, also under a namespace such as ``CELERY_``."""
-    namespace = (app.namespace or "").lower() + "_" if app.namespace else ""
-    keys = {str(key).lower().removeprefix(namespace) for layer in app.conf.maps for key in layer}
-    return {key: app.conf.get(key) for key in sorted(keys) if key.startswith(PREFIX)}
-
-
-def forget_settings(app: Celery) -> None:
-    """Let the settings be read again, after a change of the app's configuration."""
-    app._pgbg_settings = None
 
 
 def runner_of(app: Celery, alias: str | None = None) -> Runner:
@@ -138,7 +99,7 @@ def _find_or_make(settings: Settings, dsn: str) -> Runner:
 
 
 def _check_cooperation() -> None:
-    """Refuse what would stop every greenlet for good. psycopg yields to gevent by itself, to eventlet if told.
+    """Refuse what would stop every greenlet for good. psycopg yields to gevent by itself, to eventlet if asked to.
 
     ``wait_selector`` would yield as well, but that of psycopg 3.2 fails where an answer comes in parts.
     """
@@ -170,7 +131,7 @@ def runners() -> list[Runner]:
 def close_runners(at_once: bool = False) -> None:
     """End the sessions and threads of this process's runners.
 
-    Statements run on. Whoever asks for a runner from now on gets another.
+    Statements run on. The next call for a runner makes another.
 
     Args:
         at_once: also of those that are lent, whose borrowers then lose their session; else these end when

@@ -18,6 +18,10 @@ DEFAULT_ALIAS = "default"
 #: The beginning of a URL; ``://`` may also be part of a password in a key=value string.
 _URL = re.compile(r"[^\s=]*://")
 
+#: The parameters of a URL, and what no address without a user has: a colon and then something other than a port.
+_PARAMETERS = re.compile(r"\?(?:\w+=[^&]*(?:&\w+=[^&]*)*)?")
+_HAS_PASSWORD = re.compile(r"^[^/\[,]*:(?!\d+(?:[/,]|$))")
+
 OnShutdown = Literal["detach", "wait", "cancel"]
 
 
@@ -28,10 +32,10 @@ class Settings:
     #: Where SQL tasks run: a PostgreSQL URL, a key=value string or, in a Django project, an alias
     #: of its ``DATABASES``. Needs session pooling where a pooler stands in between. Default: none,
     #: which is an error once a SQL task needs it.
-    dsn: str | None = None
+    dsn: str | None = field(default=None, repr=False)
 
     #: Further databases by alias, for tasks with ``database="alias"``. Default: none.
-    databases: Mapping[str, str] = field(default_factory=dict)
+    databases: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     #: Launching sessions for each Celery worker and database, 1 - 64. Default: 2.
     launchers: int = 2
@@ -46,22 +50,35 @@ class Settings:
     #: 0.1 - 300. Default: 1.
     sweep_interval: float = 1.0
 
-    #: Largest size, in bytes, of one task's rows, 1 kB - 512 MB. A task above it fails and is rolled
-    #: back. Default: 16 MB.
+    #: Largest size, in bytes, that one task's rows may take in memory, about: their text, and 128 for each row and
+    #: 48 for each of its values, 1 kB - 512 MB. A task above it fails and is rolled back. Default: 16 MB.
     max_result_bytes: int = 16 * 1024 * 1024
 
     #: What a soft or cold shutdown does to running statements: ``detach`` lets them run on for the
     #: next Celery worker to find, ``wait`` waits for them, ``cancel`` stops them. Default: detach.
     on_shutdown: OnShutdown = "detach"
 
+    #: Whether statements and arguments may pass through our tables: those of tasks with ``reuse=True``, and the
+    #: arguments of batched tasks for ``pgbg resume``. With False such tasks have background workers of their own, and
+    #: ``resume`` goes on only with what runs. Default: True.
+    store_sql: bool = True
+
     #: How often one attempt is launched where its background worker is lost each time, by a crash of the
-    #: server or ended by hand, 1 - 1000; then the task fails with ``LostTooOften``. None: without an
-    #: end. Default: 5.
+    #: server, 1 - 1000; then the task fails with ``LostTooOften``. None: without an end. Default: 5.
     max_launches: int | None = 5
 
     #: Seconds that outcomes are kept after their end, and so how late a redelivery is still
     #: recognised; at least 60. None keeps them for ever. Default: one day.
     outcome_expires: float | None = 86_400.0
+
+    #: How often the broker ``pgbg://`` delivers a message that is given back each time, by a crash of its Celery worker
+    #: or rejected, 1 - 1000; then it goes to the queue ``celery_pgbg.dead_letters``, which ``celery pgbg messages``
+    #: shows. None: without an end. Default: None.
+    max_deliveries: int | None = None
+
+    #: With another broker than ``pgbg://``: the Celery worker sends on what was sent in transactions of ``pgbg_dsn``,
+    #: as ``celery pgbg relay`` does. Of all that may, one is at work. Default: False.
+    relay: bool = False
 
     #: Seconds to wait for a connection, 1 - 300. Default: 10.
     connect_timeout: float = 10.0
@@ -115,7 +132,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
 
 
 def is_dsn(value: str) -> bool:
-    """Tell a URL or a key=value string from a mere name, without looking closer."""
+    """Check whether it is a URL or a key=value string, and not a mere name; no closer look."""
     return "=" in value or "://" in value
 
 
@@ -141,14 +158,25 @@ def normalise_dsn(key: str, value: Any) -> str:
 
 
 def _encode_user(rest: str) -> str:
-    """Percent-encode the password's own ``@`` and ``/`` in ``user:password@host/path``."""
-    address, question, parameters = rest.partition("?")
+    """Percent-encode the password's own ``@``, ``/`` and ``?`` in ``user:password@host/path?parameters``."""
+    address, parameters = cut_parameters(rest)
     user_and_password, at, host_and_path = address.rpartition("@")
     if not at:
         return rest
     user, colon, password = user_and_password.partition(":")
     encoded = quote(unquote(user), safe="") + colon + quote(unquote(password), safe="")
-    return f"{encoded}@{host_and_path}{question}{parameters}"
+    return f"{encoded}@{host_and_path}{parameters}"
+
+
+def cut_parameters(rest: str) -> tuple[str, str]:
+    """Find the question mark that begins the parameters; one in a password is followed by something else."""
+    for found in re.finditer(r"\?", rest):
+        address, parameters = rest[: found.start()], rest[found.start() :]
+        # What stands before an ``@`` may be the beginning of a password, unless it is a whole address.
+        is_whole = "@" in address or "@" not in parameters or not _HAS_PASSWORD.search(address)
+        if is_whole and _PARAMETERS.fullmatch(parameters):
+            return address, parameters
+    return rest, ""
 
 
 def _optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
@@ -198,12 +226,15 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "databases": _databases,
     "launchers": _number(int, 1, 64),
     "notify": _boolean,
+    "store_sql": _boolean,
     "poll_interval": _number(float, 0.01, 60),
     "sweep_interval": _number(float, 0.1, 300),
     "max_result_bytes": _number(int, 1024, 512 * 1024 * 1024),
     "on_shutdown": _one_of("detach", "wait", "cancel"),
     "max_launches": _optional(_number(int, 1, 1000)),
     "outcome_expires": _optional(_number(float, 60)),
+    "max_deliveries": _optional(_number(int, 1, 1000)),
+    "relay": _boolean,
     "connect_timeout": _number(float, 1, 300),
     "answer_timeout": _number(float, 1, 3600),
 }

@@ -21,8 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from celery_pgbg.database import schema
-from celery_pgbg.devserver import DevServer, DevServerError
-from celery_pgbg.devserver.brokers import RedisServer
+from celery_pgbg.devserver import DevServer
 
 HERE = Path(__file__).parent
 console = Console(width=min(Console().width, 120) if sys.stdout.isatty() else 120)
@@ -36,7 +35,6 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         step("Starting what is needed")
         dsn = stack.enter_context(database())
-        stack.enter_context(broker())
         os.environ["FLIGHTS_DSN"] = dsn
         sys.path.insert(0, str(HERE))
         from flights.app import app
@@ -76,7 +74,9 @@ def database() -> Iterator[str]:
         with psycopg.connect(dsn, autocommit=True) as session:
             schema.install(session)
             version = session.execute("SHOW server_version").fetchone()
-        console.print(f"PostgreSQL {version[0] if version else ''}  {dsn}")
+        console.print(
+            f"PostgreSQL {version[0] if version else ''}  {dsn}: runs the SQL, keeps the results, is the broker"
+        )
         yield dsn
     finally:
         if server is not None:
@@ -88,26 +88,6 @@ def url_with_database(dsn: str, name: str) -> str:
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     password = f":{parts['password']}" if parts.get("password") else ""
     return f"postgresql://{parts.get('user')}{password}@{parts.get('host')}:{parts.get('port', 5432)}/{name}"
-
-
-@contextlib.contextmanager
-def broker() -> Iterator[None]:
-    """A Redis that answers or can be started, else kombu's filesystem transport."""
-    redis = RedisServer("demo")
-    try:
-        url = redis.find_or_start() + "/15"
-    except DevServerError:
-        with tempfile.TemporaryDirectory(prefix="flights-broker-") as folder:
-            os.environ.update(FLIGHTS_BROKER="filesystem://", FLIGHTS_BROKER_FOLDER=folder)
-            console.print("broker      kombu's filesystem transport: no Redis here")
-            yield
-        return
-    os.environ["FLIGHTS_BROKER"] = url
-    console.print(f"broker      {url}")
-    try:
-        yield
-    finally:
-        redis.stop()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,11 @@ def running(database: Any, task_id: str) -> list[int]:
     return [pid for (pid,) in database.execute(query, [f"%{task_id}%"])]
 
 
+def lose(database: Any, task_id: str) -> None:
+    """End the background worker of a task's first attempt, as one of our sessions does that did not launch it."""
+    assert database.execute("SELECT celery_pgbg.terminate_attempt(%s, 0)", [task_id]).fetchone() == (True,)
+
+
 def runs(database: Any, sequence: str) -> int:
     """How often a task has taken a number of a sequence."""
     query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(sequence))
@@ -38,6 +44,23 @@ def assert_revoked_is_gone(database: Any, task_id: str) -> None:
         # It writes the state before it tells the task.
         eventually("it is gone", lambda: not running(database, task_id))
     assert running(database, task_id) == []
+
+
+#: A control command holds one of Celery's ten connections to the broker while it takes another: ten at once would wait
+#: for one another for ever.
+_REVOKING = threading.BoundedSemaphore(5)
+
+
+def revoke_after(seconds: float, result: Any) -> threading.Timer:
+    """Revoke a task in another thread; it is to be joined."""
+
+    def revoke() -> None:
+        with _REVOKING:
+            result.revoke(terminate=True)
+
+    timer = threading.Timer(seconds, revoke)
+    timer.start()
+    return timer
 
 
 @contextmanager

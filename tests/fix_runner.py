@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from celery_pgbg.database.runner import Runner
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Order, Watch
+from celery_pgbg.orders import Order
 from celery_pgbg.settings import read_settings
+from celery_pgbg.watch import Watch
 
 
 @pytest.fixture

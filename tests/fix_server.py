@@ -17,15 +17,21 @@ from celery_pgbg.database import schema
 from celery_pgbg.devserver import DevServer, DevServerError
 from celery_pgbg.devserver.brokers import Broker, RabbitServer, RedisServer
 from celery_pgbg.testing.databases import as_url as url_of
+from tests import shapes
 
 #: For Redis: messages of a Celery worker that is gone come back within seconds, also where it was restoring
-#: others' itself and held the lock for that.
-HASTY = {
-    "visibility_timeout": 2,
-    "unacked_mutex_expire": 2,
-    "unacked_restore_interval": 1,
-    "unacked_restore_throttle": 1,
-}
+#: others' itself and held the lock for that. How often they are looked for is our pool's matter.
+HASTY = {"visibility_timeout": 2, "unacked_mutex_expire": 2}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the databases have an older pg_background."""
+    parser.addoption(
+        "--pg-background-line",
+        choices=sorted(shapes.CATALOGS),
+        help="give the extension in all databases of the tests the functions of this older line",
+    )
+    parser.addoption("--lc-messages", help="run on a development server of its own whose messages are in this locale")
 
 
 def missing(what: str) -> NoReturn:
@@ -36,9 +42,12 @@ def missing(what: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def server_dsn() -> str:
+def server_dsn(request: pytest.FixtureRequest) -> str:
     """DSN of a superuser on a server with pg_background."""
+    language = request.config.getoption("lc_messages")
     try:
+        if language:
+            return DevServer(f"speaks-{language.partition('.')[0]}").start(lc_messages=language)
         return os.environ.get("PGBG_DSN") or DevServer().start()
     except DevServerError as exc:
         missing(str(exc))
@@ -56,9 +65,10 @@ def not_root() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def new_database(server_dsn: str) -> Iterator[Callable[..., str]]:
+def new_database(server_dsn: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
     """Make databases with the extension and without our schema; all are dropped at the end."""
     made: list[str] = []
+    line = request.config.getoption("pg_background_line")
 
     def make(encoding: str = "UTF8") -> str:
         name = f"pgbg_test_{uuid.uuid4().hex[:12]}"
@@ -70,9 +80,15 @@ def new_database(server_dsn: str) -> Iterator[Callable[..., str]]:
         dsn = url_of(server_dsn, dbname=name)
         with psycopg.connect(dsn, autocommit=True) as session:
             session.execute("CREATE EXTENSION pg_background")
+            if line:
+                shapes.reshape(session, line)
         return dsn
 
     yield make
+    if line:
+        for name in made:
+            with psycopg.connect(url_of(server_dsn, dbname=name)) as session:
+                assert shapes.crashes(session) == 0, "something was done that crashes an older pg_background"
     with psycopg.connect(server_dsn, autocommit=True) as session:
         for name in made:
             session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
@@ -81,7 +97,16 @@ def new_database(server_dsn: str) -> Iterator[Callable[..., str]]:
 @pytest.fixture(scope="session")
 def dsn(new_database: Callable[[], str]) -> str:
     """A database with our schema, shared by the whole run."""
-    made = new_database()
+    return _installed(new_database())
+
+
+@pytest.fixture
+def own_dsn(new_database: Callable[[], str]) -> str:
+    """A database with our schema, of the test's own."""
+    return _installed(new_database())
+
+
+def _installed(made: str) -> str:
     with psycopg.connect(made, autocommit=True) as session:
         schema.install(session)
     return made

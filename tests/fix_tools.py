@@ -46,6 +46,26 @@ def program(log: Path, *command: str, cwd: Path = PROJECT, **environment: str) -
 
 
 @pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this very state."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(PROJECT))
+    [built] = folder.glob("*.whl")
+    return built
+
+
+def pip(command: str, *arguments: str) -> None:
+    """Run pip of this environment, without an index."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", "--no-index", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")

@@ -1,4 +1,4 @@
-"""Being told of stored results and committed outcomes: one listening session for all waiting threads."""
+"""Notifications of stored results and committed outcomes: one listening session for all waiting threads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import psycopg
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.poolers import shares_sessions
-from celery_pgbg.database.sessions import Session
+from celery_pgbg.database.sessions import Session, stay_idle
 from celery_pgbg.errors import PgbgError
+from celery_pgbg.lasting import LastingThread
+from celery_pgbg.texts import original
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class Notifications:
         self._enabled = enabled
         self._waiters: dict[str, list[Waiter]] = {}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread: LastingThread | None = None
         self._stopping = threading.Event()
         self._warned = False
         #: Whether notifications are known to arrive now.
@@ -105,13 +107,14 @@ class Notifications:
         with self._lock:
             thread = self._thread
         if thread is not None:
+            thread.stop()
             thread.join(5)
 
     # --- in the listening thread -----------------------------------------------------------------
 
     def _start(self) -> None:
         if self._enabled and self._thread is None and not self._stopping.is_set():
-            self._thread = threading.Thread(target=self._run, name="pgbg-results", daemon=True)
+            self._thread = LastingThread("pgbg-results", self._run)
             self._thread.start()
 
     def _run(self) -> None:
@@ -124,23 +127,26 @@ class Notifications:
             except (psycopg.Error, PgbgError) as exc:
                 pause = backoff.next()
                 if not self._stopping.is_set():
-                    logger.warning("no notifications of results for now, they are polled for: %s", exc)
-            self.working = False
-            self._ring_all()
+                    logger.warning("notifications of results do not arrive for now, polling instead: %s", exc)
+            finally:
+                self.working = False
+                self._ring_all()
             self._stopping.wait(pause)
 
     def _listen(self, session: Session, backoff: Backoff) -> None:
-        """Listen until told to stop; returns early where notifications do not arrive."""
+        """Listen until the thread is to stop; returns early where notifications do not arrive."""
         if shares_sessions(session, self._open_session):
             self._warn_once()
             return
+        stay_idle(session)
         session.execute(f"LISTEN {RESULT_CHANNEL}")
         session.execute(f"LISTEN {OUTCOME_CHANNEL}")
         probe = f"probe {uuid.uuid4()}"
         self._send(RESULT_CHANNEL, probe)
         deadline = time.monotonic() + _PROBE_SECONDS
         while not self._stopping.is_set() and (self.working or time.monotonic() < deadline):
-            for note in session.notifies(timeout=_LOOK_UP_SECONDS):
+            # All of them before anything is done: an error meanwhile would leave the session in the middle.
+            for note in list(session.notifies(timeout=_LOOK_UP_SECONDS, stop_after=1)):
                 if note.payload == probe:
                     self.working = True
                     backoff.reset()
@@ -176,4 +182,4 @@ class Notifications:
 
 
 def _task_id(note: psycopg.Notify) -> str:
-    return note.payload.partition(" ")[2] if note.channel == OUTCOME_CHANNEL else note.payload
+    return original(note.payload.partition(" ")[2] if note.channel == OUTCOME_CHANNEL else note.payload)

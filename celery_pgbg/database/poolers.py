@@ -13,17 +13,17 @@ NEEDS_SESSIONS = (
     "let pgbg_dsn lead to the server itself, or to a pool in session mode"
 )
 
-#: How often two connections are compared; others who use the pooler may come between.
+#: How often two connections are compared; other clients of the pooler may come in between.
 _ROUNDS = 5
 
 
 def through_pooler(session: Session) -> bool:
-    """Tell whether a pooler stands in between: the connection was told another PID than the server's."""
+    """Check whether a pooler stands in between: it has given the connection another PID than the server's."""
     return _server_pid(session) != session.info.backend_pid
 
 
 def shares_sessions(session: Session, open_session: Callable[[], Session]) -> bool:
-    """Tell whether a pooler lends sessions for one transaction, so that nothing in a session is ours for long.
+    """Check whether a pooler lends sessions for one transaction, so that nothing in a session is ours for long.
 
     Two connections are compared, of which the second is opened for that, if there is a pooler at all: one
     session of the server that serves both, or a connection that is served by two, proves it.

@@ -1,4 +1,4 @@
-"""The SQL texts of this package: one statement or function in each ``.sql`` file."""
+"""The SQL texts of the packages: one statement or function in each ``.sql`` file, next to what uses it."""
 
 from __future__ import annotations
 
@@ -8,30 +8,39 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from celery_pgbg.database.qualifying import qualified
+
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-_ROOT = files("celery_pgbg.database")
+_DATABASE = "celery_pgbg.database"
 
 
 @cache
-def text(name: str, folder: str = "sql") -> LiteralString:
-    """Read one file of the package.
+def text(name: str, folder: str = "sql", package: str = _DATABASE) -> LiteralString:
+    """Read one file of a package.
 
     Args:
         name: the file's name without ``.sql``.
         folder: ``sql``, ``functions`` or ``migrations``.
+        package: whose folder that is.
     """
-    return (_ROOT / folder / f"{name}.sql").read_text(encoding="utf-8")  # pyright: ignore[reportReturnType] - from our own package
+    path = files(package) / folder / f"{name}.sql"
+    return path.read_text(encoding="utf-8")  # pyright: ignore[reportReturnType] - from our own package
 
 
-def names(folder: str) -> list[str]:
+def names(folder: str, package: str = _DATABASE) -> list[str]:
     """List the files of a folder without ``.sql``, sorted."""
-    found = (entry.name for entry in (_ROOT / folder).iterdir())
+    found = (entry.name for entry in (files(package) / folder).iterdir())
     return sorted(name.removesuffix(".sql") for name in found if name.endswith(".sql"))
 
 
 @cache
-def query(name: str) -> sql.SQL:
-    """Read one statement as psycopg takes it, ready to ``format`` identifiers into."""
-    return sql.SQL(text(name))
+def query(name: str, package: str = _DATABASE) -> sql.SQL:
+    """Read one statement as psycopg takes it, ready to ``format`` identifiers into; its names mean PostgreSQL's own."""
+    written = text(name, package=package)
+    return sql.SQL(_qualified(written))
+
+
+def _qualified(written: LiteralString) -> LiteralString:
+    return qualified(written)  # pyright: ignore[reportReturnType] - from our own package

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.outcomes import Returned, Returns
+
+#: What an outcome's ``task_meta`` has for deleting it in time.
+KEPT_SECONDS = "kept_seconds"
+
+
+def said_by(task_meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Take out of an outcome's ``task_meta`` what is Celery's."""
+    return {name: value for name, value in task_meta.items() if name != KEPT_SECONDS}
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,8 @@ class OutcomeColumns:
     returns: Returns | None
     row_count: int | None
     command_tag: str | None
-    column_names: list[str] | None
-    column_types: list[int] | None
+    column_names: str | None
+    column_types: bytes | None
     row_texts: list[str] | None
 
     def outcome_value(self) -> Any:
@@ -100,6 +109,10 @@ class StoredResult(OutcomeColumns):
     worker: str | None
     retries: int | None
     queue: str | None
+    #: what is said of a statement that stood alone and is lost
+    loss: str | None = None
+    #: what else there is to say of a success, where the outcome is all that is stored
+    task_meta: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

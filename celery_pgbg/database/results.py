@@ -10,19 +10,30 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from psycopg import errors
-from psycopg.rows import class_row
+from psycopg.rows import RowMaker, class_row
 
 from celery_pgbg.database import queries, schema
+from celery_pgbg.database.callers import callers_transaction
 from celery_pgbg.database.notifications import Notifications
+from celery_pgbg.database.poolers import through_pooler
 from celery_pgbg.database.result_rows import Payload, Reference, ResultRow, StoredPart, StoredResult
 from celery_pgbg.database.session_set import SessionSet
 from celery_pgbg.database.sessions import Session, connect
 from celery_pgbg.errors import SchemaMissing
+from celery_pgbg.texts import original, storable
 
 T = TypeVar("T")
 
 #: How long the server may leave a call without an answer, in seconds. Deleting what has expired takes longest.
 ANSWER_SECONDS = 300.0
+
+#: What sending writes, and nothing comes back from: it goes into the transaction of ``sending_in``.
+_SENT = frozenset(
+    {"result_chord_reset", "result_chord_set_size", "result_chord_add_member", "result_group_store", "result_store"}
+)
+
+#: A statement that was sent so often on a session is prepared there, where no pooler stands in between.
+_PREPARE_AFTER = 2
 
 
 class ResultStore:
@@ -38,7 +49,7 @@ class ResultStore:
     Args:
         dsn: where the results are.
         connect_timeout: seconds.
-        notify: tell others of stored results, and listen for them.
+        notify: announce stored results by NOTIFY, and listen for those of others.
     """
 
     def __init__(self, dsn: str, connect_timeout: float, notify: bool) -> None:
@@ -46,6 +57,7 @@ class ResultStore:
         self._connect_timeout = connect_timeout
         self._notify = notify
         self._sessions = SessionSet(self._open_session)
+        self._identity: tuple[int, int] | None = None
         self.notifications = Notifications(self._open_session, self.send, enabled=notify)
 
     def close(self) -> None:
@@ -56,7 +68,7 @@ class ResultStore:
     # --- results -----------------------------------------------------------------------------------
 
     def store(self, row: ResultRow, payload: Payload) -> None:
-        """Store a task's state and value, unless it has succeeded already, and tell who waits for it."""
+        """Store a task's state and value, unless it has succeeded already, and notify the waiting processes."""
         self._execute("result_store", asdict(row) | asdict(payload) | {"notify": self._notify})
 
     def store_reference(self, row: ResultRow, payload: Payload, reference: Reference) -> bool:
@@ -74,10 +86,10 @@ class ResultStore:
 
     def read(self, task_ids: Iterable[str]) -> list[StoredResult]:
         """Read what is known of each of these tasks: one row for each, also where that is nothing."""
-        return self._fetch("result_read", {"task_ids": list(task_ids)}, StoredResult)
+        return self._fetch("result_read", {"task_ids": [storable(task_id) for task_id in task_ids]}, StoredResult)
 
     def is_running(self, task_id: str) -> bool:
-        """Tell whether this database runs a statement of the task."""
+        """Check whether a statement of the task runs in this database."""
         return bool(self._fetch_one("result_is_running", {"task_id": task_id})[0])
 
     def forget(self, task_id: str) -> None:
@@ -140,18 +152,29 @@ class ResultStore:
         """Drop a chord's values, if the claim on it is still ours."""
         self._execute("result_chord_finish", {"group_id": group_id, "claim": claim})
 
+    def where(self) -> tuple[int, int]:
+        """The database that they are in: its cluster, and its own identity."""
+        if self._identity is None:
+            row = self._sessions.run(lambda session: session.execute(queries.query("database_identity")).fetchone())
+            assert row is not None
+            self._identity = row[0], row[1]
+        return self._identity
+
     # --- sessions ----------------------------------------------------------------------------------
 
     def _open_session(self) -> Session:
         name = f"pgbg results {os.getpid()}@{socket.gethostname()}"[:63]
-        return connect(
+        session = connect(
             self._dsn,
             application_name=name,
             connect_timeout=self._connect_timeout,
             answer_timeout=ANSWER_SECONDS,
-            # A pooler in transaction mode has no place for prepared statements.
             prepare_threshold=None,
         )
+        # A pooler in transaction mode has no place for prepared statements. Without one they halve the server's work.
+        if not through_pooler(session):
+            session.prepare_threshold = _PREPARE_AFTER
+        return session
 
     def _execute(self, name: str, parameters: dict[str, Any]) -> None:
         self._run(name, parameters, lambda cursor: None)
@@ -160,13 +183,19 @@ class ResultStore:
         return self._run(name, parameters, lambda cursor: cursor.fetchone())
 
     def _fetch(self, name: str, parameters: dict[str, Any], kind: type[T]) -> list[T]:
-        return self._run(name, parameters, lambda cursor: cursor.fetchall(), row_factory=class_row(kind))
+        return self._run(name, parameters, lambda cursor: cursor.fetchall(), row_factory=_with_texts(kind))
 
     def _run(self, name: str, parameters: dict[str, Any], take: Callable[[Any], T], **options: Any) -> T:
+        caller = callers_transaction()
+        if caller is not None and name in _SENT:
+            caller.require(self.where(), "the result backend")
+            caller.fetch(queries.text(name), parameters)
+            return take(None)
+
         def work(session: Session) -> T:
             try:
                 with session.cursor(binary=True, **options) as cursor:
-                    return take(cursor.execute(queries.query(name), parameters))
+                    return take(cursor.execute(queries.query(name), _storable(parameters)))
             except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction) as exc:
                 schema.check_installed(session)
                 raise SchemaMissing(
@@ -175,6 +204,20 @@ class ResultStore:
                 ) from exc
 
         return self._sessions.run(work)
+
+
+def _storable(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: storable(value) if isinstance(value, str) else value for name, value in parameters.items()}
+
+
+def _with_texts(kind: type[T]) -> Callable[[Any], RowMaker[T]]:
+    """Make rows of a class, whose texts are those that were stored."""
+
+    def factory(cursor: Any) -> RowMaker[T]:
+        make = class_row(kind)(cursor)
+        return lambda values: make([original(value) if isinstance(value, str) else value for value in values])
+
+    return factory
 
 
 _stores: dict[tuple[int, str, bool], ResultStore] = {}

@@ -9,7 +9,7 @@ from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import ConfigurationError, SchemaMissing
 
 #: Functions that others need at their creation come first; the rest are resolved when they run.
-_FIRST_FUNCTIONS = ("lock_key", "base_type")
+_FIRST_FUNCTIONS = ("lock_key", "owner", "name_key")
 
 
 def migration_names() -> list[str]:
@@ -22,24 +22,34 @@ def current_version() -> int:
     return int(migration_names()[-1].partition("_")[0])
 
 
-def install_script(grant_to: list[str], up_to: int | None = None) -> str:
+def install_script(
+    grant_to: list[str], up_to: int | None = None, share_with: str | None = None, senders: list[str] | None = None
+) -> str:
     """Write the installation as one idempotent SQL script, one transaction.
 
     Run by hand by a superuser it does the same as ``install``.
 
     Args:
-        grant_to: roles that may launch SQL tasks besides the installing one.
+        grant_to: roles that may launch SQL tasks besides the installing one and those of earlier installations.
         up_to: the last migration to apply, without the functions, which are those of the newest; all where None.
+        share_with: the role whose rows those of ``grant_to`` act on; None keeps what was said before, else their own.
+        senders: roles that may send messages through the broker, and nothing else.
     """
     parts = [queries.text("install_prologue"), *_definitions(up_to)]
     if up_to is None:
-        parts += [_grants(role) for role in grant_to]
+        parts += [_member(role, share_with) for role in grant_to]
+        parts.append(queries.text("install_grants"))
+        parts += [_sender(role) for role in senders or []]
     return "\n".join([*parts, "COMMIT;\n"])
 
 
-def _grants(role: str) -> str:
-    names = {"role": sql.Identifier(role), "role_name": sql.Literal(role)}
-    return queries.query("install_grants").format(**names).as_string(None)
+def _member(role: str, share_with: str | None) -> str:
+    names = {"role": sql.Literal(role), "owner": sql.Literal(share_with)}
+    return queries.query("install_member").format(**names).as_string(None)
+
+
+def _sender(role: str) -> str:
+    return queries.query("install_sender").format(role=sql.Identifier(role)).as_string(None)
 
 
 def _definitions(up_to: int | None = None) -> list[str]:
@@ -65,10 +75,21 @@ def _migration(version: int, name: str) -> str:
     )
 
 
-def install(session: Session, grant_to: list[str] | None = None) -> int:
+def install(
+    session: Session,
+    grant_to: list[str] | None = None,
+    share_with: str | None = None,
+    senders: list[str] | None = None,
+) -> int:
     """Install or upgrade the extension, the schema and its functions.
 
     Runs on a session of its own, in one transaction; a second run changes nothing.
+
+    Args:
+        session: of a superuser, or of the role that installed it where the extension is there.
+        grant_to: see ``install_script``.
+        share_with: see ``install_script``.
+        senders: see ``install_script``.
 
     Returns:
         The version now installed.
@@ -77,7 +98,7 @@ def install(session: Session, grant_to: list[str] | None = None) -> int:
         psycopg.Error: what the server refused, mostly ``InsufficientPrivilege``.
     """
     try:
-        session.execute(install_script(grant_to or []).encode())
+        session.execute(install_script(grant_to or [], share_with=share_with, senders=senders).encode())
     finally:
         if not session.closed:
             session.rollback()
@@ -86,7 +107,8 @@ def install(session: Session, grant_to: list[str] | None = None) -> int:
 
 def install_within(session: Session) -> None:
     """Install or upgrade the schema in the transaction that is open, without the extension: for tests."""
-    session.execute("\n".join(_definitions()).encode())
+    refuse_stranger(session)
+    session.execute("\n".join([queries.text("safe_names"), *_definitions(), queries.text("usual_names")]).encode())
 
 
 def uninstall(session: Session) -> None:
@@ -95,7 +117,12 @@ def uninstall(session: Session) -> None:
 
 
 def installed_version(session: Session) -> int | None:
-    """Read the newest migration applied, or None where nothing is installed."""
+    """Read the newest migration applied, or None where nothing is installed.
+
+    Raises:
+        ConfigurationError: see ``refuse_stranger``.
+    """
+    refuse_stranger(session)
     try:
         row = session.execute(queries.query("installed_version")).fetchone()
     except (errors.UndefinedTable, errors.InvalidSchemaName):
@@ -103,12 +130,37 @@ def installed_version(session: Session) -> int | None:
     return row[0] if row else None
 
 
+def refuse_stranger(session: Session) -> None:
+    """Make sure that a superuser uses no schema ``celery_pgbg`` that somebody else has prepared.
+
+    Raises:
+        ConfigurationError: its owner is no superuser, but would have the rights of one.
+    """
+    row = session.execute(queries.query("strange_owner")).fetchone()
+    if row is not None:
+        raise ConfigurationError(
+            f"schema celery_pgbg in database {session.info.dbname!r} belongs to {row[0]!r}, who is no superuser, and "
+            f"{session.info.user!r} is one: what is in the schema would run with a superuser's rights. "
+            f"Connect as {row[0]!r}, or look at what is there and drop the schema or give it to a superuser"
+        )
+
+
+def available_extension(session: Session) -> tuple[str, str | None] | None:
+    """Read the version of pg_background whose files the server has, and the one that the database has, if any.
+
+    Returns:
+        None where the server has no such files.
+    """
+    row = session.execute(queries.query("available_extension")).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
 def check_installed(session: Session) -> None:
     """Make sure that the installed schema serves this version of the package.
 
     Raises:
         SchemaMissing: not installed, or older than this package.
-        ConfigurationError: this role may not use it.
+        ConfigurationError: this role may not use it, or is a superuser and its owner is not.
     """
     database, user = session.info.dbname, session.info.user
     try:

@@ -21,7 +21,7 @@ class SessionSet:
 
     Args:
         open_session: makes a connected session in autocommit mode.
-        limit: how many sessions there may be; who comes when all are in use waits.
+        limit: how many sessions there may be; a thread that needs one when all are in use waits.
     """
 
     def __init__(self, open_session: Callable[[], Session], limit: int = 4) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
@@ -10,16 +11,20 @@ import psycopg
 from psycopg import conninfo
 from psycopg.rows import TupleRow
 
+from celery_pgbg.database import queries
 from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.forks import let_go_after_fork
+from celery_pgbg.database.refusals import is_refused_for_good
 from celery_pgbg.errors import ConfigurationError, ServerRefused, SessionLost
 
 Session = psycopg.Connection[TupleRow]
 
 T = TypeVar("T")
 
-#: Parts of libpq's messages for a refusal that time does not mend. A server with translated
-#: messages is not recognised, and then tried again like one that is down.
-_REFUSALS = ("password", "authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in")
+logger = logging.getLogger(__name__)
+
+#: Whether it was logged that ``idle_session_timeout`` is set.
+_told_of_idle_ends: list[bool] = []
 
 #: How libpq begins to say which parameter of a DSN it does not know.
 _NAMES_A_PARAMETER = ("invalid connection option", "invalid URI query parameter")
@@ -33,7 +38,7 @@ _CAUSES = (
     "forbidden value %00",
 )
 
-#: Told to libpq unless the DSN says otherwise, so that a dead network is noticed within a minute:
+#: Given to libpq unless the DSN says otherwise, so that a dead network is noticed within a minute:
 #: while nothing is sent by the first three, else by the last, in milliseconds.
 _KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 5, "tcp_user_timeout": 45_000}
 
@@ -97,10 +102,11 @@ def connect(
     except psycopg.OperationalError as exc:
         message = str(exc).strip()
         where = f"{given.get('host', 'the local server')}:{given.get('port', 5432)}"
-        if "FATAL" in message and any(part in message for part in _REFUSALS):
+        if is_refused_for_good(exc, conninfo.make_conninfo(dsn, **parameters), connect_timeout):
             raise ServerRefused(f"{where} refused the connection: {message}") from exc
         raise SessionLost(f"no connection to {where}: {message}") from exc
     session.answer_timeout = answer_timeout
+    let_go_after_fork(session)
     return session
 
 
@@ -113,7 +119,7 @@ class Reconnection:
 
     def __init__(self, open_session: Callable[[], Session]) -> None:
         self._open_session = open_session
-        # Short, since those who ask wait longer after each failure themselves.
+        # Short: the callers wait longer after each failure themselves.
         self._backoff = Backoff(longest=1.0)
         self._next_try = 0.0
         self._failure = ""
@@ -143,6 +149,14 @@ def abandon(session: Session) -> None:
         session.abandoned = True
 
 
+def stay_idle(session: Session) -> None:
+    """Keep a session that waits by its nature from being ended by ``idle_session_timeout``; logged once."""
+    row = session.execute(queries.query("stay_idle")).fetchone()
+    if row and not _told_of_idle_ends:
+        _told_of_idle_ends.append(True)
+        logger.info("idle_session_timeout is %s: sessions that listen or launch turn it off for themselves", row[0])
+
+
 def read_dsn(dsn: str) -> dict[str, Any]:
     """Take a DSN apart, without connecting.
 
@@ -165,5 +179,5 @@ def read_dsn(dsn: str) -> dict[str, Any]:
 
 
 def is_dead(session: Session) -> bool:
-    """Tell whether a session can no longer be used."""
+    """Check whether a session can no longer be used."""
     return session.closed or session.broken

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,20 +13,27 @@ from typing import Any
 import psycopg
 from psycopg import adapt, pq
 from psycopg.abc import AdaptContext
-from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.datetime import IntervalLoader
 
 from celery_pgbg.handles import Attempt
-from celery_pgbg.outcomes import ErrorReport, Raised, Returned, Returns
+from celery_pgbg.outcomes import ErrorReport, Lost, Raised, Returned, Returns, Settled
 
-_TEXT_OID = psycopg.adapters.types["text"].oid
+#: One field of a row as PostgreSQL prints it, and the comma before it; in quotes, those inside are doubled.
+_FIELD = re.compile(rb'(?:^|,)(?:"((?:[^"\\]|""|\\.)*)"|([^",]*))', re.DOTALL)
 
-#: An OID that no type has, for the record type that lives only in our adapters.
-_RECORD_OID = 1
+#: What is doubled or escaped inside quotes.
+_ESCAPED = re.compile(rb'(["\\])(.)', re.DOTALL)
+
+#: Characters of one field of an error; ``clipped.sql`` has the same.
+_LONGEST_FIELD = 10_000
 
 #: Where the context of an error leaves the task's own SQL: our function, in any language of the server's messages,
 #: or what pg_background adds to an error that it passes on.
-_BELOW_THE_TASK = re.compile(r"^.* celery_pgbg\.run_v1\(text,.*$|^background worker, pid \d+$", re.MULTILINE)
+_BELOW_THE_TASK = re.compile(
+    r"^.* celery_pgbg\.(?:execute_statement|run_v1|walk_batch|call_procedure)\(text[,)].*$"
+    r"|^background worker, pid \d+$",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -34,22 +43,25 @@ class StoredOutcome:
     task_id: str
     attempt: int
     succeeded: bool
+    pid: int = 0
     returns: Returns | None = None
     row_count: int | None = None
     command_tag: str | None = None
-    column_names: list[str] | None = None
-    column_types: list[int] | None = None
+    column_names: str | None = None
+    column_types: bytes | None = None
     row_texts: list[str] | None = None
     sqlstate: str | None = None
     message: str | None = None
     error_fields: dict[str, str | None] | None = None
+    settled_as: Settled | None = None
+    task_meta: dict[str, Any] | None = None
 
     @property
     def key(self) -> Attempt:
         """Whose outcome it is."""
         return Attempt(self.task_id, self.attempt)
 
-    def ending(self) -> Returned | Raised:
+    def ending(self) -> Returned | Raised | Lost:
         """Decode it.
 
         Raises:
@@ -57,9 +69,11 @@ class StoredOutcome:
                 before the year 1, ``RecursionError`` for a JSON too deep.
         """
         if self.succeeded:
-            return Returned(self._value())
+            return Returned(self._value(), self.task_meta)
+        if self.settled_as == "lost":
+            return Lost(self.message or "", "unknown")
         fields = {name: value for name, value in (self.error_fields or {}).items() if value}
-        return Raised(ErrorReport(self.sqlstate or "XX000", self.message or "", fields))
+        return Raised(ErrorReport(self.sqlstate or "XX000", self.message or "", fields, self.settled_as))
 
     def _value(self) -> Any:
         if self.returns == "command":
@@ -67,28 +81,48 @@ class StoredOutcome:
         if self.returns == "count":
             return self.row_count
         rows = self._rows()
+        names = _names(self.column_names or "{}")
         if self.returns == "rows":
-            return [dict(zip(self.column_names or (), row, strict=True)) for row in rows]
-        if not rows:
+            return [dict(zip(names, row, strict=True)) for row in rows]
+        row = next(rows, None)
+        if row is None:
             return None
         if self.returns == "row":
-            return dict(zip(self.column_names or (), rows[0], strict=True))
+            return dict(zip(names, row, strict=True))
         # A row may have no columns.
-        return rows[0][0] if rows[0] else None
+        return row[0] if row else None
 
-    def _rows(self) -> list[tuple[Any, ...]]:
-        if not self.row_texts:
-            return []
-        # A single value is stored without its column's name; a type without a binary form leaves no types.
-        width = len(self.column_types or self.column_names or ())
-        types = tuple(self.column_types or [_TEXT_OID] * width)
-        loader = _row_loader(types)
-        return [_of_width(loader.load(text.encode()), width) for text in self.row_texts]
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        """Load one row after another, as psycopg does on a plain connection, with what is registered by now."""
+        types = _types(self.column_types or b"\0\0\0\0")
+        transformer = adapt.Transformer(_Context() if pq.__impl__ == "python" else None)
+        transformer.set_loader_types(types, pq.Format.TEXT)
+        for text in self.row_texts or ():
+            yield transformer.load_sequence(_fields(text.encode()) if types else ())
 
 
-def _of_width(row: Sequence[Any], width: int) -> tuple[Any, ...]:
-    """A row of one NULL prints like a row of no columns."""
-    return tuple(row) if len(row) == width else (None,) * width
+@lru_cache(maxsize=256)
+def _names(null_row: str) -> list[str]:
+    """Names of the columns in their order, from a row of NULLs as JSON; two may be equal."""
+    names: list[str] = json.loads(null_row, object_pairs_hook=lambda pairs: [name for name, _ in pairs])
+    return names
+
+
+@lru_cache(maxsize=256)
+def _types(null_row: bytes) -> list[int]:
+    """OIDs of the columns' types, which may be gone by now, from a row of NULLs in binary form."""
+    return [oid for oid, _ in struct.iter_unpack("!Ii", null_row[4:])]
+
+
+def _fields(row: bytes) -> list[bytes | None]:
+    """Take a row apart that PostgreSQL printed. Nothing between two commas is NULL; an empty text has quotes."""
+    if b'"' not in row:
+        return [field or None for field in row[1:-1].split(b",")]
+    fields: list[bytes | None] = []
+    for match in _FIELD.finditer(row[1:-1]):
+        quoted, plain = match.groups()
+        fields.append(_ESCAPED.sub(rb"\2", quoted) if quoted is not None else plain or None)
+    return fields
 
 
 class _OwnIntervalLoader(IntervalLoader):
@@ -100,29 +134,15 @@ class _OwnIntervalLoader(IntervalLoader):
 
 
 class _Context:
-    """psycopg's adapters with a record type added; values load as without a connection, times as UTC."""
+    """psycopg's adapters with an own one for intervals, without a connection."""
 
     connection = None
 
     def __init__(self) -> None:
         self.adapters = adapt.AdaptersMap(psycopg.adapters)
-        if pq.__impl__ == "python":
-            self.adapters.register_loader("interval", _OwnIntervalLoader)
-
-
-@lru_cache(maxsize=256)
-def _row_loader(types: tuple[int, ...]) -> Any:
-    context = _Context()
-    names = [f"column_{number}" for number in range(len(types))]
-    info = CompositeInfo("pgbg_row", _RECORD_OID, 0, field_names=names, field_types=types)
-    register_composite(info, context, factory=_make_tuple)
-    loader = context.adapters.get_loader(_RECORD_OID, pq.Format.TEXT)
-    assert loader is not None
-    return loader(_RECORD_OID, context)
-
-
-def _make_tuple(*values: Any) -> tuple[Any, ...]:
-    return values
+        interval = self.adapters.types["interval"].oid
+        if self.adapters.get_loader(interval, pq.Format.TEXT) is IntervalLoader:
+            self.adapters.register_loader(interval, _OwnIntervalLoader)
 
 
 def to_exception(report: ErrorReport) -> psycopg.Error:
@@ -131,8 +151,10 @@ def to_exception(report: ErrorReport) -> psycopg.Error:
         kind = psycopg.errors.lookup(report.sqlstate)
     except KeyError:
         kind = psycopg.errors.get_base_exception(report.sqlstate)
-    fields = {**report.fields, "context": _own_context(report.fields.get("context", ""))}
+    fields = {**report.fields, "context": own_context(report.fields.get("context", ""))}
     lines = [report.message]
+    if excerpt := fields.pop("excerpt", None):
+        lines.append(excerpt)
     for label, name in (("DETAIL", "message_detail"), ("HINT", "message_hint"), ("CONTEXT", "context")):
         if fields.get(name):
             lines.append(f"{label}:  {fields[name]}")
@@ -148,26 +170,47 @@ def from_exception(error: psycopg.Error) -> ErrorReport:
         fields[name] = getattr(error.diag, name)
     fields["constraint_name"] = error.diag.constraint_name
     fields["context"] = error.diag.context if is_of_worker(error) else None
-    present = {name: value for name, value in fields.items() if value}
-    return ErrorReport(error.sqlstate or "XX000", error.diag.message_primary or str(error), present)
+    if error.sqlstate == "42601" and error.diag.statement_position and not is_of_worker(error):
+        # The place is one in the task's statement, which the server was asked about.
+        fields["statement_position"] = error.diag.statement_position
+        fields["excerpt"] = _excerpt(error)
+    present = {name: _clipped(value) for name, value in fields.items() if value}
+    message = _clipped(error.diag.message_primary or str(error))
+    return ErrorReport(error.sqlstate or "XX000", message, present, without_outcome=True)
+
+
+def _clipped(field: str) -> str:
+    """Clip what would fill logs and tables."""
+    if len(field) <= _LONGEST_FIELD:
+        return field
+    return f"{field[:_LONGEST_FIELD]} ... (clipped, {len(field)} characters)"
+
+
+def _excerpt(error: psycopg.Error) -> str | None:
+    """The line of the statement that is wrong and the caret below it, as libpq has put them after the message."""
+    message, primary = str(error), error.diag.message_primary or ""
+    if not message.startswith(primary):
+        return None
+    lines = message[len(primary) :].lstrip("\n").split("\n")[:2]
+    return "\n".join(lines) if lines[-1].strip() == "^" else None
 
 
 def is_of_worker(error: psycopg.Error) -> bool:
-    """Tell a background worker's own error from one about its handle."""
+    """Check whether an error is the background worker's own, and not one about its handle."""
     return "background worker" in (error.diag.context or "")
 
 
-def _own_context(context: str) -> str:
+def own_context(context: str) -> str:
     """An error's context as it would be had a client sent the statement: often empty."""
     below = _BELOW_THE_TASK.search(context)
     if below is None:
         return context
     own = "\n" + context[: below.start()]
-    if "run_v1" in below.group() and not below.group().endswith("FETCH"):
+    if "celery_pgbg." in below.group() and not below.group().endswith(("FETCH", "MOVE")):
         # EXECUTE and OPEN add the whole statement, with all its values.
         added = own.rfind('\nSQL statement "')
         if added < 0 and not below.group().startswith("PL/pgSQL function"):
-            # In another language it cannot be told apart.
+            # In another language it cannot be recognised.
             return ""
         own = own[:added] if added >= 0 else own
     return own.strip("\n")

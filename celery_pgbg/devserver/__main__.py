@@ -1,4 +1,4 @@
-"""``python -m celery_pgbg.devserver start|stop|status|dsn|redis|rabbitmq``."""
+"""``python -m celery_pgbg.devserver start|stop|status|dsn|redis|rabbitmq|compose``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import NoReturn
 import psycopg
 
 from celery_pgbg.devserver.brokers import RabbitServer, RedisServer
-from celery_pgbg.devserver.errors import DevServerError
-from celery_pgbg.devserver.server import DevServer
+from celery_pgbg.devserver.errors import COMPOSE_FILE, DevServerError
+from celery_pgbg.devserver.server import DevServer, status_of
 
 _WHAT = "A real PostgreSQL with the real pg_background, for development, tests and the demo."
 
@@ -40,17 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    named = argparse.ArgumentParser(add_help=False)
-    named.add_argument(
-        "--name", default=argparse.SUPPRESS, help="which server, where several run side by side (default: default)"
-    )
-    parser = argparse.ArgumentParser(prog="python -m celery_pgbg.devserver", description=_WHAT, parents=[named])
-    parser.set_defaults(name="default")
+    parser = argparse.ArgumentParser(prog="python -m celery_pgbg.devserver", description=_WHAT)
+    _add_name(parser, "default")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(command, help=text, description=text, parents=[named])
-        added.set_defaults(run=run)
+        added = commands.add_parser(command, help=text, description=text)
+        # Without a default, the parser of the command leaves alone what stands before the command.
+        _add_name(added, argparse.SUPPRESS)
+        added.set_defaults(run=run, command=command)
         return added
 
     start = add("start", _start, "start PostgreSQL unless it runs, and print its DSN")
@@ -58,10 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     durable = start.add_mutually_exclusive_group()
     durable.add_argument("--no-fsync", dest="fsync", action="store_false", default=None, help="faster, not durable")
     durable.add_argument("--fsync", dest="fsync", action="store_true", default=None, help="durable, as at first")
+    start.add_argument("--lc-messages", metavar="LOCALE", help="language of its messages, such as de_DE.UTF-8")
     stop = add("stop", _stop, "stop it")
     stop.add_argument("--purge", action="store_true", help="delete its data and its brokers, and the private root too")
-    add("status", _status, "tell what runs; exit code 3 if nothing does")
+    add("status", _status, "show what runs; exit code 3 if nothing does")
     add("dsn", _dsn, "print the DSN; exit code 1 if it does not run")
+    add("compose", _compose, "print the path of the compose.yaml that starts the same in Docker")
     for broker, kind in (("redis", RedisServer), ("rabbitmq", RabbitServer)):
         added = add(broker, _broker, f"print the URL of a {broker}, started if none answers on its usual port")
         added.add_argument("--stop", action="store_true", help="stop the one that was started")
@@ -69,15 +69,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_name(parser: argparse.ArgumentParser, default: str) -> None:
+    """Take ``--name`` before or after the command; parsers that share one such option share its default."""
+    parser.add_argument(
+        "--name", default=default, help="which server, where several run side by side (default: default)"
+    )
+
+
 def _start(options: argparse.Namespace) -> int:
-    given = os.environ.get("PGBG_DSN")
+    given = _another_server(options)
     if given:
-        print("PGBG_DSN names the server; nothing is started", file=sys.stderr)
+        print("PGBG_DSN names the server: nothing is started, and `stop` will stop nothing", file=sys.stderr)
         _verify(given)
         print(given)
         return 0
-    print(DevServer(options.name).start(options.max_worker_processes, options.fsync))
+    dsn = DevServer(options.name).start(options.max_worker_processes, options.fsync, options.lc_messages)
+    # Ours, but perhaps in another database.
+    print(os.environ.get("PGBG_DSN") or dsn)
     return 0
+
+
+def _another_server(options: argparse.Namespace) -> str | None:
+    """What PGBG_DSN names, unless that is our own server: its DSN may have been exported, as the first steps do."""
+    given = os.environ.get("PGBG_DSN")
+    return None if given is None or DevServer(options.name).is_named_by(given) else given
 
 
 def _verify(dsn: str) -> None:
@@ -91,10 +106,19 @@ def _verify(dsn: str) -> None:
 
 
 def _stop(options: argparse.Namespace) -> int:
+    if _another_server(options):
+        print(
+            "PGBG_DSN names the server, and we did not start that one: nothing is stopped or deleted. "
+            f"Unset PGBG_DSN to stop the development server {options.name!r}.",
+            file=sys.stderr,
+        )
+        return 0
     server = DevServer(options.name)
     ran = server.stop(purge=options.purge)
-    print("stopped" if ran else "it was not running", file=sys.stderr)
+    did = "stopped" if ran else "was not running"
+    print(f"server {options.name!r} in {server.directory}: {did}", file=sys.stderr)
     if options.purge:
+        print(f"deleted the data of server {options.name!r}", file=sys.stderr)
         for kind in (RedisServer, RabbitServer):
             kind(options.name).purge()
         if not server.remove_root():
@@ -103,7 +127,10 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    status = DevServer(options.name).status()
+    given = _another_server(options)
+    if given:
+        print(f"PGBG_DSN names the server; the development server {options.name!r} is not looked at", file=sys.stderr)
+    status = status_of(given, "not ours") if given else DevServer(options.name).status()
     if status is None:
         print("not running")
         return _NOT_RUNNING
@@ -115,11 +142,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _dsn(options: argparse.Namespace) -> int:
-    dsn = os.environ.get("PGBG_DSN") or DevServer(options.name).dsn
+    dsn = DevServer(options.name).dsn if _another_server(options) is None else ""
     if dsn is None:
         print("not running: python -m celery_pgbg.devserver start", file=sys.stderr)
         return 1
-    print(dsn)
+    print(os.environ.get("PGBG_DSN") or dsn)
     return 0
 
 
@@ -128,7 +155,12 @@ def _broker(options: argparse.Namespace) -> int:
     if options.stop:
         broker.stop()
     else:
-        print(broker.find_or_start())
+        print(os.environ.get(f"PGBG_{options.command.upper()}_URL") or broker.find_or_start())
+    return 0
+
+
+def _compose(options: argparse.Namespace) -> int:
+    print(COMPOSE_FILE)
     return 0
 
 

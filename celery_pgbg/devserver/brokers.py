@@ -43,7 +43,7 @@ class Broker(ABC):
 
     @abstractmethod
     def _answers(self, port: int) -> bool:
-        """Tell whether such a broker, open to us, is on that port."""
+        """Check whether such a broker, open to us, is on that port."""
 
     @abstractmethod
     def _mark(self, port: int) -> str:
@@ -94,7 +94,8 @@ class Broker(ABC):
         program = next(filter(None, map(shutil.which, self.programs)), None)
         if program is None:
             raise DevServerError(
-                f"no {self.kind} answers on {LOOPBACK}:{self.usual_port} and no {self.programs[0]} is installed"
+                f"no {self.kind} answers on {LOOPBACK}:{self.usual_port} and no {self.programs[0]} is installed: "
+                f"install it (Debian's package has that name), or name one by PGBG_{self.kind.upper()}_URL"
             )
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "port").write_text(str(port))
@@ -130,7 +131,7 @@ class Broker(ABC):
         return pid if self._is_ours(pid) else None
 
     def _is_ours(self, pid: int) -> bool:
-        """Tell whether the process is ours: another one may have its PID by now."""
+        """Check whether the process is ours: another one may have its PID by now."""
         return self._mark(self._port() or 0) in command_line(pid)
 
     def _end(self, signum: signal.Signals) -> None:

@@ -20,6 +20,8 @@ _ALWAYS = {
     "unix_socket_directories": "''",
     "max_connections": "300",
     "dynamic_shared_memory_type": "mmap",
+    # Each background worker is a new process, which loads what is not loaded already.
+    "shared_preload_libraries": "'plpgsql'",
     "timezone": "'UTC'",
     "log_line_prefix": "'%m [%p] %b %a '",
 }
@@ -74,7 +76,9 @@ class Cluster:
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
-    def configure(self, max_worker_processes: int | None = None, fsync: bool | None = None) -> bool:
+    def configure(
+        self, max_worker_processes: int | None = None, fsync: bool | None = None, lc_messages: str | None = None
+    ) -> bool:
         """Write the configuration, keeping what is not given.
 
         Returns:
@@ -85,6 +89,9 @@ class Cluster:
         settings = {**_ALWAYS, "port": before.get("port") or str(free_port()), "max_worker_processes": str(workers)}
         if fsync is False or (fsync is None and "fsync" in before):
             settings |= _NOT_DURABLE
+        language = f"'{lc_messages}'" if lc_messages else before.get("lc_messages")
+        if language:
+            settings["lc_messages"] = language
         if settings != before:
             self._write(settings)
         return settings != before

@@ -40,6 +40,22 @@ class Installation:
         elif os.geteuid() == 0:
             shutil.chown(path, "postgres", "postgres")
 
+    def make_locale(self, name: str) -> None:
+        """Make a locale such as ``de_DE.UTF-8`` for the programs to speak, unless it is there.
+
+        Raises:
+            DevServerError: no such locale, or this user may not make it.
+        """
+        into = [] if self.root is None else ["chroot", str(self.root)]
+        known = subprocess.run([*into, "locale", "-a"], check=False, capture_output=True, text=True, cwd="/").stdout
+        language, _, encoding = name.partition(".")
+        if f"{language}.{encoding.lower().replace('-', '')}" in known.split():
+            return
+        command = [*into, "localedef", "-i", language, "-f", encoding or "UTF-8", name]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/")
+        if done.returncode:
+            raise DevServerError(f"the locale {name!r} cannot be made: {done.stderr.strip()}")
+
     def run(self, program: str, *arguments: str) -> None:
         """Run a program of PostgreSQL, as a user that may: it refuses to be root.
 
@@ -48,7 +64,7 @@ class Installation:
         """
         command = [f"{self.programs}/{program}", *arguments]
         if self.root is not None:
-            command = ["chroot", "--userspec=postgres:postgres", str(self.root), *command]
+            command = [_chroot(), "--userspec=postgres:postgres", str(self.root), *command]
         elif os.geteuid() == 0:
             command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
@@ -58,6 +74,11 @@ class Installation:
             told = done.stderr.strip() or done.stdout.strip()
             hint = f"\n{_UNREACHABLE}" if "Permission denied" in told else ""
             raise DevServerError(f"{program} failed: {told}{hint}")
+
+
+def _chroot() -> str:
+    """Find chroot, which is where only root looks; after `su` the PATH is still another user's."""
+    return shutil.which("chroot") or shutil.which("chroot", path="/usr/sbin:/sbin") or "chroot"
 
 
 def installed() -> Installation | None:

@@ -25,7 +25,7 @@ def free_port(preferred: int = 0) -> int:
 
 
 def answers(port: int, question: bytes = b"", beginning: bytes = b"") -> bool:
-    """Tell whether something accepts connections, and begins its answer to the question as expected."""
+    """Check whether something accepts connections, and begins its answer to the question as expected."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=1) as session:
             session.sendall(question)

@@ -23,7 +23,7 @@ _APART += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-pro
 
 
 def can_make() -> bool:
-    """Tell whether this system can: root on Debian."""
+    """Check whether this system can: root on Debian."""
     release = Path("/etc/os-release")
     return os.geteuid() == 0 and release.exists() and "ID=debian" in release.read_text().split()
 

@@ -14,7 +14,7 @@ _PROC = Path("/proc")
 
 
 def is_postgres_in(pid: int, folder: Path) -> bool:
-    """Tell whether a live process is one of PostgreSQL's, which all work in their data folder."""
+    """Check whether a live process is one of PostgreSQL's, which all work in their data folder."""
     process = _PROC / str(pid)
     try:
         return (process / "cwd").readlink() == folder and (process / "exe").readlink().name.startswith("postgres")

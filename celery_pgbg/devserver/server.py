@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 
 from celery_pgbg.devserver import private_root
 from celery_pgbg.devserver.cluster import Cluster
@@ -51,7 +51,9 @@ class DevServer:
         self._root = self.directory / "root"
         self._say = say
 
-    def start(self, max_worker_processes: int | None = None, fsync: bool | None = None) -> str:
+    def start(
+        self, max_worker_processes: int | None = None, fsync: bool | None = None, lc_messages: str | None = None
+    ) -> str:
         """Start the server unless it runs. Safe to interrupt, and for several callers at once.
 
         A server that runs with other settings than those given is restarted, which ends its sessions.
@@ -59,6 +61,7 @@ class DevServer:
         Args:
             max_worker_processes: slots for background workers; unset: as it has them, at first 100.
             fsync: False for tests that need speed and no durability; unset: as it is, at first True.
+            lc_messages: the locale of its messages, such as ``de_DE.UTF-8``; unset: as it is, at first English.
 
         Returns:
             The DSN of a superuser in database ``pgbg``, which has the extension.
@@ -72,7 +75,9 @@ class DevServer:
             if not cluster.exists:
                 self._say(f"initialising the server {self.name!r}")
                 cluster.initialise(installation)
-            if cluster.configure(max_worker_processes, fsync) and cluster.postmaster is not None:
+            if lc_messages is not None:
+                installation.make_locale(lc_messages)
+            if cluster.configure(max_worker_processes, fsync, lc_messages) and cluster.postmaster is not None:
                 self._say(f"restarting the server {self.name!r} with other settings")
                 cluster.stop(installation, "fast")
             if cluster.postmaster is None:
@@ -86,6 +91,21 @@ class DevServer:
         cluster = self._existing()
         return cluster.dsn(_DATABASE) if cluster and cluster.postmaster else None
 
+    def is_named_by(self, dsn: str) -> bool:
+        """Whether a DSN leads to this server, running or not: to its host and port, in any database.
+
+        Raises:
+            DevServerError: libpq cannot read the DSN.
+        """
+        cluster = self._existing()
+        if cluster is None:
+            return False
+        try:
+            given, ours = (conninfo.conninfo_to_dict(each) for each in (dsn, cluster.dsn(_DATABASE)))
+        except psycopg.ProgrammingError:
+            raise DevServerError("libpq cannot read the DSN") from None
+        return all(given.get(key) == ours.get(key) for key in ("host", "port"))
+
     def status(self) -> Status | None:
         """Ask the running server, or None.
 
@@ -95,15 +115,7 @@ class DevServer:
         cluster = self._existing()
         if cluster is None or cluster.postmaster is None:
             return None
-        dsn = cluster.dsn(_DATABASE)
-        with _connect(dsn) as session:
-            row = session.execute(
-                "SELECT current_setting('server_version'), extversion,"
-                " extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
-                " FROM pg_extension WHERE extname = 'pg_background'"
-            ).fetchone()
-        assert row is not None
-        return Status(dsn, row[0], row[1], str(cluster.data), row[2])
+        return status_of(cluster.dsn(_DATABASE), str(cluster.data))
 
     def stop(self, purge: bool = False) -> bool:
         """Stop the server in order, ending its sessions.
@@ -169,6 +181,27 @@ class DevServer:
     def _existing(self) -> Cluster | None:
         candidates = [Cluster(base / "pgbg" / self.name) for base in (self._root / "srv", self.directory)]
         return next((cluster for cluster in candidates if cluster.exists), None)
+
+
+def status_of(dsn: str, data: str) -> Status:
+    """Ask any server, waiting while it recovers.
+
+    Args:
+        dsn: of a database with the extension.
+        data: what to show as its data folder.
+
+    Raises:
+        DevServerError: no connection, or no extension.
+    """
+    with _connect(dsn) as session:
+        row = session.execute(
+            "SELECT current_setting('server_version'), extversion,"
+            " extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
+            " FROM pg_extension WHERE extname = 'pg_background'"
+        ).fetchone()
+    if row is None:
+        raise DevServerError("the database has no extension pg_background")
+    return Status(dsn, row[0], row[1], data, row[2])
 
 
 def _prepare(cluster: Cluster) -> None:

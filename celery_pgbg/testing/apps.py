@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from celery_pgbg.runners import forget_settings
+from celery_pgbg.configuration import forget_settings
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery import _state
 
-from celery_pgbg.database.inline import InlineRunner
 from celery_pgbg.errors import CannotRunInline
+from celery_pgbg.execution.inline import InlineRunner
 from celery_pgbg.runners import StatementRunner, stand_ins
 from celery_pgbg.settings import DEFAULT_ALIAS
 from celery_pgbg.testing.apps import configured

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from celery import states
 
-from celery_pgbg.database import operations, queries
-from celery_pgbg.database.attempts import read_outcomes
+from celery_pgbg.execution import operations, queries
+from celery_pgbg.execution.attempts import read_outcomes, terminate
 from celery_pgbg.handles import Attempt
-from celery_pgbg.outcomes import Raised, Returned
+from celery_pgbg.outcomes import Lost, Raised, Returned
 from celery_pgbg.testing.messages import SentMessages
 from celery_pgbg.testing.waiting import DEADLINE, wait_until
+from celery_pgbg.texts import storable
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -66,12 +67,12 @@ class PgbgTasks:
         if hasattr(task, "apply_async"):
             rows = [row for row in rows if row["task_name"] == task.name]
         elif task is not None:
-            rows = [row for row in rows if row["task_id"] == _id_of(task)]
+            rows = [row for row in rows if row["task_id"] == _stored_id_of(task)]
         return [Running(**{key: row[key] for key in Running.__dataclass_fields__}) for row in rows]
 
-    def outcome(self, task: Any) -> Returned | Raised | None:
+    def outcome(self, task: Any) -> Returned | Raised | Lost | None:
         """Read what the latest attempt has committed: its value, its error, or None."""
-        attempts = [Attempt(_id_of(task), number) for number, _ in self._attempts(task)]
+        attempts = [Attempt(_stored_id_of(task), number) for number, _ in self._attempts(task)]
         outcomes = {outcome.attempt: outcome for outcome in read_outcomes(self._session, attempts)}
         return outcomes[max(outcomes)].ending() if outcomes else None
 
@@ -84,7 +85,7 @@ class PgbgTasks:
         return self._session.execute(query.encode(), parameters).fetchall()
 
     def _attempts(self, task: Any) -> list[tuple[int, int]]:
-        rows = self._session.execute(queries.query("attempts_of"), {"task_id": _id_of(task)})
+        rows = self._session.execute(queries.query("attempts_of"), {"task_id": _stored_id_of(task)})
         return [(attempt, launches) for attempt, launches in rows]
 
     # --- waiting -----------------------------------------------------------------------------------------
@@ -114,12 +115,8 @@ class PgbgTasks:
         Returns:
             False if there was none.
         """
-        parameters = {"task_id": _id_of(task)}
-        rows = [
-            self._session.execute(queries.query("terminate_execution"), {**parameters, "attempt": attempt}).fetchone()
-            for attempt, _ in self._attempts(task)
-        ]
-        return any(row and row[0] for row in rows)
+        attempts = [Attempt(_stored_id_of(task), number) for number, _ in self._attempts(task)]
+        return any([terminate(self._session, attempt) for attempt in attempts])
 
     # --- asserting ---------------------------------------------------------------------------------------
 
@@ -148,3 +145,7 @@ def end_statements(dsn: str) -> None:
 
 def _id_of(task: Any) -> str:
     return str(getattr(task, "id", None) or task)
+
+
+def _stored_id_of(task: Any) -> str:
+    return storable(_id_of(task))

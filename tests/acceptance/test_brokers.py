@@ -27,7 +27,7 @@ WAIT = 60
 B = TypeVar("B", bound=Broker)
 
 #: Kombu's transports that carry broadcasts, and so a revoke.
-TRANSPORTS = ["redis", "classic queues", "quorum queues", "filesystem"]
+TRANSPORTS = ["pgbg", "redis", "classic queues", "quorum queues", "filesystem"]
 
 
 def settings_of(
@@ -35,6 +35,8 @@ def settings_of(
 ) -> dict[str, Any]:
     """Broker and settings of a transport."""
     match transport:
+        case "pgbg":
+            return {"broker": "pgbg://"}
         case "redis":
             return {"broker": f"{redis_url}/9"}
         case "classic queues":

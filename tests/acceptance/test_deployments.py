@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from celery import chain
 
 from celery_pgbg.database import schema
 from tests.effects import effects, running
@@ -40,6 +41,30 @@ def test_a_task_names_the_database_it_runs_in(
     shop.start_worker()
     names = [shop.task(name).delay().get(timeout=WAIT) for name in ("database_name", "other_database_name")]
     assert names == [dsn.rpartition("/")[2], other.rpartition("/")[2]]
+
+
+def test_rows_of_one_database_are_the_next_ones_argument(
+    new_shop: Callable[..., Shop], redis_url: str, dsn: str, new_database: Callable[[], str]
+) -> None:
+    other = new_database()
+    columns = "d date, n numeric, u uuid, r int4range, b bytea, j jsonb"
+    with psycopg.connect(other, autocommit=True) as session:
+        schema.install(session)
+        session.execute(f"CREATE TABLE facts ({columns})")
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn, pgbg_databases={"other": other})
+    shop.start_worker()
+    kinds = """
+        SELECT date '2026-01-02' AS d, 1.50 AS n, gen_random_uuid() AS u, int4range(1, 5) AS r,
+            '\\x00ff'::bytea AS b, '{"a": [1]}'::jsonb AS j
+        FROM generate_series(1, %s)
+    """
+    for number in (2, 0):
+        extract, load = shop.task("extract"), shop.task("load")
+        result = chain(extract.s(kinds % number), load.s("facts")).delay()
+        assert result.get(timeout=WAIT) == number
+    with psycopg.connect(other) as session:
+        rows = session.execute("SELECT d::text, n::text, r::text, b::text, j::text FROM facts").fetchall()
+    assert rows == [("2026-01-02", "1.50", "[1,5)", "\\x00ff", '{"a": [1]}')] * 2
 
 
 def test_a_shutdown_may_cancel_its_statements(

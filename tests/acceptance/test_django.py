@@ -66,7 +66,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, redis_url: str, new_database:
         for results in ("django-db", "pgbg://"):
             name = results.partition(":")[0]
             worker = (*celery, "worker", "-c4", "-l", "INFO", "-n", f"{name}@{queue}")
-            here = {**environment, "SHOP_RESULTS": results, "SHOP_QUEUE": queue_of(queue, results)}
+            here = {**environment, **of_worker(environment, results)}
             logs.append(stack.enter_context(program(folder / f"{name}.log", *worker, cwd=FOLDER, **here)))
         beat = ("beat", "-l", "INFO", "--pidfile", str(folder / "beat.pid"))
         stack.enter_context(program(folder / "beat.log", *celery, *beat, cwd=FOLDER, **environment))
@@ -75,14 +75,16 @@ def site(tmp_path_factory: pytest.TempPathFactory, redis_url: str, new_database:
         yield made
 
 
-def queue_of(queue: str, results: str) -> str:
-    """Each result backend has a Celery worker, and so a queue, of its own."""
-    return queue if results == "django-db" else f"{queue}-pgbg"
+def of_worker(environment: dict[str, str], results: str) -> dict[str, str]:
+    """Each result backend has a Celery worker of its own, with a queue of its own; one has the broker ``pgbg://``."""
+    if results == "django-db":
+        return {"SHOP_RESULTS": results}
+    return {"SHOP_RESULTS": results, "SHOP_QUEUE": f"{environment['SHOP_QUEUE']}-pgbg", "SHOP_BROKER": "pgbg://"}
 
 
 @pytest.mark.parametrize("results", ["django-db", "pgbg://"])
 def test_a_command_runs_a_chain_and_gets_its_results(site: Site, results: str) -> None:
-    where = {"SHOP_RESULTS": results, "SHOP_QUEUE": queue_of(site.environment["SHOP_QUEUE"], results)}
+    where = of_worker(site.environment, results)
     for product, amount in (("tea", "3.50"), ("rice", "1")):
         site.session.execute(
             "INSERT INTO shop_sale (product, amount, sold_on) VALUES (%s, %s, '2026-01-31')", [product, amount]
@@ -98,10 +100,12 @@ def test_a_command_runs_a_chain_and_gets_its_results(site: Site, results: str) -
         assert site.row(query, "shop.tasks.close_month") == ("SUCCESS", 0)
 
 
-def test_a_task_is_sent_when_the_transaction_commits(site: Site) -> None:
-    site.manage("sell", "coffee", "2.25", "2026-03-17")
-    query = "SELECT amount FROM shop_monthlytotal WHERE month = %s AND product = 'coffee'"
-    assert eventually("the month is closed", lambda: site.row(query, date(2026, 3, 1))) == (Decimal("2.25"),)
+@pytest.mark.parametrize(("results", "product"), [("django-db", "coffee"), ("pgbg://", "cocoa")])
+def test_a_task_is_sent_in_the_transaction(site: Site, results: str, product: str) -> None:
+    site.manage("sell", product, "2.25", "2026-03-17", **of_worker(site.environment, results))
+    query = "SELECT amount FROM shop_monthlytotal WHERE month = %s AND product = %s"
+    closed = eventually("the month is closed", lambda: site.row(query, date(2026, 3, 1), product))
+    assert closed == (Decimal("2.25"),)
 
 
 def test_beat_sends_a_vacuum_from_djangos_database(site: Site) -> None:

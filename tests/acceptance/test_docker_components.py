@@ -20,6 +20,7 @@ from redis import Redis
 
 from celery_pgbg.database import schema
 from celery_pgbg.database.results import close_stores
+from celery_pgbg.devserver.errors import COMPOSE_FILE
 from celery_pgbg.devserver.private_root import PACKAGE
 from celery_pgbg.testing.databases import as_url
 from celery_pgbg.testing.docker import PgbgTestBackend, PgbgWorkerContainer, PostgresContainer
@@ -135,10 +136,12 @@ def test_the_images_are_of_what_is_tested() -> None:
 
 
 def test_compose_builds_that_image_and_says_its_dsn() -> None:
-    text = (PROJECT / "compose.yaml").read_text()
+    text = COMPOSE_FILE.read_text()
+    outer = yaml.safe_load((PROJECT / "compose.yaml").read_text())
+    assert [PROJECT / path for path in outer["include"]] == [COMPOSE_FILE]
     service: dict[str, Any] = yaml.safe_load(text)["services"]["postgres"]
     build = service["build"]
-    assert (PROJECT / build["context"] / build["dockerfile"]).is_file()
+    assert (COMPOSE_FILE.parent / build["context"] / build["dockerfile"]).is_file()
     [dsn] = re.findall(r"export PGBG_DSN=(\S+)", text)
     host, port, inside = service["ports"][0].split(":")
     environment = service["environment"]

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import psycopg
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from tests.effects import CELERY_VERSION, effects, held, running, runs
+from tests.effects import CELERY_VERSION, effects, held, revoke_after, running, runs
 from tests.fix_celery import Shop
 from tests.fix_server import missing
 from tests.waiting import eventually
@@ -118,9 +117,7 @@ def test_revoke_and_finish_at_the_same_moment_end_in_one_way_on_prefork(
     results = []
     for number in range(30):
         result = shop.task("insert").delay(table, str(number), 0.05)
-        timer = threading.Timer(random.uniform(0.03, 0.3), result.revoke, kwargs={"terminate": True})
-        timer.start()
-        results.append((number, result, timer))
+        results.append((number, result, revoke_after(random.uniform(0.03, 0.3), result)))
     for _, result, timer in results:
         timer.join()
         eventually("ended", lambda result=result: result.state in ("SUCCESS", "REVOKED"))
@@ -203,7 +200,7 @@ def test_a_soft_time_limit_in_the_middle_of_a_launch_runs_nothing(
 ) -> None:
     shop = shops("prefork")
     task_id = f"held {table}"
-    key = database.execute("SELECT celery_pgbg.lock_key('delivery', '0 ' || %s)", [task_id]).fetchone()[0]
+    key = database.execute("SELECT celery_pgbg.attempt_key('delivery', %s, 0)", [task_id]).fetchone()[0]
     stopping = (
         "SELECT FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name LIKE 'pgbg stop%' AND wait_event_type = 'Lock'"

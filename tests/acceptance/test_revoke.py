@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from celery.exceptions import TaskRevokedError
 
 from celery_pgbg.devserver import DevServer
-from tests.effects import CELERY_VERSION, assert_revoked_is_gone, effects, running
+from tests.effects import CELERY_VERSION, assert_revoked_is_gone, effects, revoke_after, running
 from tests.fix_celery import Shop
 from tests.fix_server import url_of
 from tests.waiting import eventually
@@ -122,9 +121,7 @@ def test_revoke_and_finish_at_the_same_moment_end_in_one_way(shop: Shop, table: 
     results = []
     for number in range(40):
         result = shop.task("insert").delay(table, str(number), 0.05)
-        timer = threading.Timer(random.uniform(0.03, 0.12), result.revoke, kwargs={"terminate": True})
-        timer.start()
-        results.append((number, result, timer))
+        results.append((number, result, revoke_after(random.uniform(0.03, 0.12), result)))
     for _, result, timer in results:
         timer.join()
         eventually("ended", lambda result=result: result.state in ("SUCCESS", "REVOKED"))

@@ -13,12 +13,12 @@ from typing import Any
 
 import kombu
 import psycopg
-from celery import Celery
+from celery import Celery, Task
 from kombu.transport.redis import QoS
 from psycopg import sql
 
-from celery_pgbg import SQLTask
-from celery_pgbg.pool import TaskPool
+from celery_pgbg import BatchedSQLTask, SQLTask
+from celery_pgbg.pool.taskpool import TaskPool
 from celery_pgbg.runners import runners
 
 #: A sequence knows whether it has.
@@ -52,7 +52,7 @@ def define_tasks(app: Celery) -> None:
 
     def sql_task(function: Any = None, **options: Any) -> Any:
         def register(body: Any) -> Any:
-            return app.task(base=SQLTask, shared=False, name=f"shop.{body.__name__}", **options)(body)
+            return app.task(**{"base": SQLTask, "shared": False, "name": f"shop.{body.__name__}", **options})(body)
 
         return register(function) if function else register
 
@@ -140,9 +140,48 @@ def define_tasks(app: Celery) -> None:
     def standalone_sleep(seconds: float) -> str:
         return "DO $$ BEGIN PERFORM pg_sleep(300); END $$"
 
+    @sql_task(track_progress=True)
+    def statement_tracked(text: str) -> str:
+        return text.replace("%", "%%")
+
+    note_batch = "INSERT INTO walked_log SELECT id FROM walked WHERE {batch}"
+
+    held = "SELECT EXISTS (SELECT FROM walked_hold)"
+
+    @sql_task(base=BatchedSQLTask, table="walked", key="id", max_batch_rows=20, wait_while=held)
+    def walk() -> str:
+        return f"SELECT pg_sleep(0.1); {note_batch}"
+
+    @sql_task(base=BatchedSQLTask, table="walked", key="id", max_batch_rows=20, max_replication_lag=0.5)
+    def walk_with_standby() -> str:
+        return f"SELECT pg_sleep(0.05); {note_batch}"
+
     @sql_task(returns="value", settings={"work_mem": "77MB"}, role="pgbg_test_reader")
     def as_reader() -> str:
         return "SELECT current_user || ' ' || current_setting('work_mem')"
+
+    @sql_task(
+        returns="value",
+        settings={"work_mem": "70MB"},
+        per_call={"settings": ["lock_timeout", "work_mem"], "role": ["pgbg_test_reader"], "database": True},
+    )
+    def as_asked() -> str:
+        return """
+            SELECT concat_ws(' ', current_user, current_setting('work_mem'), current_setting('lock_timeout'),
+                current_database())
+        """
+
+    @sql_task(
+        bind=True,
+        returns="value",
+        per_call={"settings": True},
+        autoretry_for=(psycopg.errors.DivisionByZero,),
+        max_retries=1,
+        default_retry_delay=0,
+        retry_backoff=False,
+    )
+    def as_asked_after_a_retry(self: Any) -> str:
+        return "SELECT current_setting('work_mem') || 1 / %(retries)s", {"retries": self.request.retries}
 
     @sql_task(settings={"statement_timeout": "300ms"})
     def too_slow() -> str:
@@ -196,6 +235,16 @@ def define_tasks(app: Celery) -> None:
     def statement_reusing(text: str) -> Any:
         return text, {}
 
+    class Hooked(SQLTask):
+        abstract = True
+
+        def on_success(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing, but it could be more."""
+
+    @sql_task(base=Hooked)
+    def hooked(text: str) -> Any:
+        return text, {}
+
     @sql_task(atomic=False)
     def statement_alone(text: str) -> Any:
         return text, {}
@@ -232,6 +281,15 @@ def define_tasks(app: Celery) -> None:
     def other_database_name() -> str:
         return "SELECT current_database()"
 
+    @sql_task
+    def extract(text: str) -> Any:
+        return text, {}
+
+    @sql_task(database="other", returns="count")
+    def load(rows: list[Any], table: str) -> Any:
+        query = "INSERT INTO {n} SELECT * FROM jsonb_populate_recordset(NULL::{n}, %(rows)s)"
+        return sql.SQL(query).format(n=sql.Identifier(table))
+
     @app.task(shared=False, name="shop.total")
     def total(results: list[Any]) -> int:
         return sum(result[0]["total"] for result in results)
@@ -244,6 +302,14 @@ def define_tasks(app: Celery) -> None:
     def wait_for(path: str) -> None:
         while not Path(path).exists():
             time.sleep(0.05)
+
+    class NotesFailures(Task):  # type: ignore[misc]
+        def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+            Path(args[1]).write_text(ascii(exc))
+
+    @app.task(shared=False, name="shop.fail_with", base=NotesFailures)
+    def fail_with(message: str, path: str) -> None:
+        raise ValueError(message)
 
     @app.task(shared=False, name="shop.holdings")
     def holdings() -> dict[str, int]:

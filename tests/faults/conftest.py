@@ -18,7 +18,7 @@ from tests.fix_celery import Shop
 from tests.fix_server import HASTY, missing
 from tests.proxy import TcpProxy
 
-BROKERS = ["redis", "amqp"]
+BROKERS = ["redis", "amqp", "pgbg"]
 
 #: A Celery worker is ready a second earlier without asking for others.
 ALONE = ("--without-mingle", "--without-gossip")
@@ -49,6 +49,11 @@ def new_server() -> Iterator[Callable[..., DevServer]]:
 
     yield make
     for server in made:
+        for place in ("pgbg", "root/srv/pgbg"):
+            log = server.directory / place / f"{server.name}.log"
+            if log.exists():
+                # Seen where the test has failed.
+                print(f"--- {server.name}\n{log.read_text(errors='replace')[-4000:]}")
         server.stop(purge=True)
 
 
@@ -56,12 +61,18 @@ def new_server() -> Iterator[Callable[..., DevServer]]:
 def fault_shop(
     new_shop: Callable[..., Shop], redis_url: str, hasty_redis: str, request: pytest.FixtureRequest
 ) -> Callable[..., Shop]:
-    """Make an app on a broker, ``redis`` or ``amqp``, with its results in Redis."""
+    """Make an app on a broker, ``redis``, ``amqp`` or ``pgbg``, with its results in Redis."""
 
     def make(broker: str, dsn: str, **settings: Any) -> Shop:
         if broker == "redis":
             settings = {"broker_transport_options": HASTY, **settings}
-        url = hasty_redis if broker == "redis" else str(request.getfixturevalue("amqp_url"))
+        match broker:
+            case "redis":
+                url = hasty_redis
+            case "pgbg":
+                url = f"pgbg+{dsn}"
+            case _:
+                url = str(request.getfixturevalue("amqp_url"))
         return new_shop(url, f"{redis_url}/10", pgbg_dsn=dsn, **settings)
 
     return make

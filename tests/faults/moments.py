@@ -43,6 +43,9 @@ class Moment(enum.Enum):
     BEFORE_ACK = "before ack"
 
 
+#: Moments without a background worker: not yet, or no more.
+WITHOUT_WORKER = (Moment.BEFORE_LAUNCH, Moment.BEFORE_ACK)
+
 #: The order to hold them in: the first two block a launching session.
 STAGING = tuple(reversed(Moment))
 
@@ -85,15 +88,15 @@ class HeldTask:
         return self.moment.value, "handed over" if self.after else "launched", self.task_id
 
     @property
-    def seen_as(self) -> str:
-        """The task id that its background worker shows: in the gate of a hand-over still that of the one before."""
-        return self.after if self.after and self.moment is Moment.IN_GATE else self.task_id
+    def has_worker(self) -> bool:
+        """Whether it has a background worker by now; an order for reusable ones has none before it was placed."""
+        return self.moment not in WITHOUT_WORKER and not (self.after and self.moment is Moment.IN_GATE)
 
     def _hold(self) -> None:
         lock = "SELECT pg_advisory_lock({})"
         match self.moment:
             case Moment.BEFORE_LAUNCH:
-                self._session.execute(lock.format("celery_pgbg.lock_key('delivery', '0 ' || %s)"), [self.task_id])
+                self._session.execute(lock.format("celery_pgbg.attempt_key('delivery', %s, 0)"), [self.task_id])
             case Moment.IN_GATE:
                 hold_in_gate(self._session, self.task_id)
             case Moment.RUNNING | Moment.COMMITTING | Moment.ON_DISK:
@@ -124,10 +127,14 @@ class HeldTask:
         """Whether it got a background worker that had run another task; to be asked while it is held."""
         with psycopg.connect(self._dsn, autocommit=True) as session:
             if self.moment in (Moment.BEFORE_LAUNCH, Moment.IN_GATE):
-                query = "SELECT query LIKE '%%hand_over%%' FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+                query = (
+                    "SELECT query LIKE '%%place_work%%' FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+                )
                 return session.execute(query, [self._session.info.backend_pid]).fetchone() == (True,)
-            query = "SELECT FROM celery_pgbg.execution AS e JOIN celery_pgbg.execution USING (pid) WHERE e.task_id = %s"
-            return len(session.execute(query, [self.task_id]).fetchall()) > 1
+            mine = "outcome" if self.moment is Moment.BEFORE_ACK else "bgworker"
+            query = f"SELECT FROM celery_pgbg.{mine} AS mine JOIN celery_pgbg.outcome AS before USING (pid)"
+            where = "WHERE mine.task_id = %s AND before.task_id <> mine.task_id"
+            return bool(session.execute(f"{query} {where}".encode(), [self.task_id]).fetchall())
 
     def _is_held(self, session: Database) -> bool:
         if self.moment is Moment.BEFORE_ACK:
@@ -143,7 +150,7 @@ class HeldTask:
 
 
 def hold_in_gate(session: Database, task_id: str) -> None:
-    """Let the launch or the hand-over of a task wait for the end of this session's transaction."""
+    """Let the launch or the placing of a task wait for the end of this session's transaction."""
     columns = "(task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename)"
     row = "(%s, 0, '', true, 0, 0, '', '')"
     session.execute(f"INSERT INTO celery_pgbg.execution {columns} VALUES {row}", [task_id])

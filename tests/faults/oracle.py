@@ -93,9 +93,9 @@ class Book:
         return self.session.execute(query, [tried.task_id, tried.number]).rowcount > 0
 
     def kill(self, tried: Tried) -> None:
-        """End its background workers, which have been seen, and wait until they are gone."""
+        """End its background workers, which have been seen, as one of our sessions does; wait until they are gone."""
         self.session.execute(
-            "UPDATE celery_pgbg.execution SET launched_at = launched_at - interval '1 minute'"
+            "UPDATE celery_pgbg.execution SET launched_at = launched_at - interval '1 minute', terminated_at = now()"
             " WHERE task_id = %s AND attempt = %s",
             [tried.task_id, tried.number],
         )

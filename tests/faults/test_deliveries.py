@@ -136,6 +136,7 @@ def test_a_lost_ack_and_a_lost_connection_under_a_statement(
 NOTICES_STALLS = {
     "redis": {"broker_transport_options": {**HASTY, "health_check_interval": 1, "socket_timeout": 2}},
     "amqp": {"broker_transport_options": {"read_timeout": 2}, "broker_heartbeat": 2},
+    "pgbg": {"pgbg_answer_timeout": 2},
 }
 
 

@@ -8,7 +8,8 @@ Cells left out, because they are others by construction:
 
 - ``ON_DISK`` on RabbitMQ: only one task of a server can be there, and to Celery it is one that has not ended.
   One that was handed over is there in a round of its own;
-- a background worker before launch (there is none yet) and before the ack (it is gone already);
+- a background worker before launch, or before an order was placed for reusable ones (there is none yet), and before
+  the ack (it is gone already);
 - the launcher's and the listener's session on RabbitMQ: no message is touched by their loss, the broker
   cannot tell them from a quiet second.
 """
@@ -16,16 +17,18 @@ Cells left out, because they are others by construction:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.errors import AdminShutdown, QueryCanceled
 
 from celery_pgbg.devserver import DevServer
 from tests.faults import moments
 from tests.faults.conftest import ALONE, BROKERS
-from tests.faults.moments import STAGING, HeldTask, Moment
+from tests.faults.moments import STAGING, WITHOUT_WORKER, HeldTask, Moment
 from tests.fix_celery import CeleryWorker, Shop
 from tests.waiting import eventually
 
@@ -33,9 +36,6 @@ WAIT = 60
 
 #: So many that those blocked by held launches are not needed by others.
 LAUNCHERS = 8
-
-#: Moments without a background worker: not yet, or no more.
-WITHOUT_WORKER = (Moment.BEFORE_LAUNCH, Moment.BEFORE_ACK)
 
 
 class Stage:
@@ -111,6 +111,17 @@ class Stage:
         assert {task.cell: effects[task.task_id] for task in held} == once
         assert {task.cell: outcomes[task.task_id] for task in held} == once
 
+    def check_ended(self, held: list[HeldTask]) -> None:
+        """A statement that somebody ended has failed without effects; what was on disk by then stands."""
+        failed = {}
+        for task in held:
+            got = task.result.get(timeout=WAIT, propagate=False)
+            failed[task.cell] = isinstance(got, (QueryCanceled, AdminShutdown))
+            assert failed[task.cell] or got == [{"v": task.task_id}], task.cell
+        effects = moments.count_effects(self.dsn)
+        assert {task.cell: effects[task.task_id] for task in held} == {cell: int(not f) for cell, f in failed.items()}
+        assert [task.cell for task in held if task.moment is Moment.RUNNING and not failed[task.cell]] == []
+
     def check_quiet(self) -> None:
         """Nothing is left: no message is being worked on, no background worker runs."""
         for shop in self.shops:
@@ -139,6 +150,12 @@ def end_processes(dsn: str, backend_type: str, application_name: str) -> int:
     query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = %s AND application_name ~ %s"
     with psycopg.connect(dsn, autocommit=True) as session:
         return len(session.execute(query, [backend_type, application_name]).fetchall())
+
+
+def _has_no_process(dsn: str, task_id: str) -> bool:
+    query = "SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background' AND application_name ~ %s"
+    with psycopg.connect(dsn, autocommit=True) as session:
+        return not session.execute(query, [task_id]).fetchall()
 
 
 #: What ``hold`` is told, round by round.
@@ -180,9 +197,13 @@ def test_background_worker_ended(stage: Stage) -> None:
         with moments.hold_commits(stage.dsn):
             held = stage.hold([moment for moment in at if moment not in WITHOUT_WORKER], reuse_on_disk)
             for task in reversed(held):
-                assert end_processes(stage.dsn, "pg_background", task.seen_as) == 1
+                assert end_processes(stage.dsn, "pg_background", task.task_id) == int(task.has_worker)
+            # Those that commit end later. One that runs and hears of it as late would end in its commit, too.
+            for task in held:
+                if task.moment is Moment.RUNNING:
+                    eventually("it is gone", partial(_has_no_process, stage.dsn, task.task_id))
         stage.release()
-        stage.check(held)
+        stage.check_ended(held)
     stage.check_quiet()
 
 

@@ -12,12 +12,13 @@ import psycopg
 import pytest
 
 from celery_pgbg.database import results
-from celery_pgbg.database.runner import Runner
 from celery_pgbg.devserver.ports import LOOPBACK, free_port
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Cancelled, Detached, Lost, Returned
 from celery_pgbg.settings import read_settings
+from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
 from tests.fix_runner import in_background, order, run
 from tests.fix_server import url_of
@@ -277,7 +278,7 @@ def test_a_standalone_statement_without_its_launcher_ends_honestly(
     ending = statement.end()
     assert isinstance(ending, Lost)
     assert ending.effects == "unknown"
-    assert "nobody can know how far it came" in ending.reason
+    assert "may have partly completed" in ending.reason
     assert effects(database, table) == ["x"]
 
 
@@ -286,6 +287,8 @@ def test_a_standalone_statement_without_its_launcher_can_be_revoked(
 ) -> None:
     statement = new_statement(atomic=False)
     statement.wait_running()
+    seen = "SELECT seen_at FROM celery_pgbg.execution WHERE task_id = %s"
+    eventually("it is on record", lambda: database.execute(seen, [statement.attempt.task_id]).fetchone() != (None,))
     assert proxy.cut(said=STANDALONE) == 1
     statement.watch.interrupt(Interruption.REVOKE)
     assert statement.end() == Cancelled()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kombu
 import pytest
 
 from tests.effects import CELERY_VERSION, effects, running
@@ -112,6 +113,36 @@ def test_a_cold_shutdown_comes_in_the_middle_of_a_message(
     assert doubled.get(timeout=WAIT) == 2 * text
     assert held.result.id not in again.text(), "it was acknowledged"
     assert effects(database, table) == ["x"]
+
+
+def test_a_drain_that_outlasts_the_brokers_patience_keeps_its_messages(
+    fault_shop: Callable[..., Shop], dsn: str, tmp_path: Path
+) -> None:
+    """RabbitMQ drops a connection without heartbeats, and gives its messages to others: a Python task ran twice."""
+    settings = {"broker_heartbeat": 1, "task_acks_late": True, "broker_connection_retry": False}
+    shop = fault_shop("amqp", dsn, **settings)
+    worker = shop.start_worker(*ALONE)
+    results = [shop.task("wait_for").delay(str(tmp_path / name)) for name in ("first", "second")]
+    for result in results:
+        shop.wait_active(result)
+    worker.send(signal.SIGTERM)
+    eventually("it stops", lambda: "Warm shutdown" in worker.text())
+    for name in ("first", "second"):
+        # A connection that says nothing shows how long RabbitMQ's patience lasts.
+        _be_dropped(shop)
+        (tmp_path / name).touch()
+        results[name == "second"].get(timeout=WAIT)
+    assert worker.wait() == 0
+    again = shop.start_worker(*ALONE)
+    assert shop.task("double").delay(1).get(timeout=WAIT) == 2
+    assert not any(result.id in again.text() for result in results), "they were acknowledged"
+
+
+def _be_dropped(shop: Shop) -> None:
+    with kombu.Connection(shop.app.conf.broker_url, heartbeat=1) as connection:
+        connection.connect()
+        with pytest.raises(OSError, match=r"closed|reset"):
+            connection.drain_events(timeout=WAIT)
 
 
 def test_a_second_sigterm_does_not_hurry_a_warm_shutdown(

@@ -9,11 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from celery_pgbg.database.runner import Runner
 from celery_pgbg.devserver import DevServer
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Returned
 from celery_pgbg.settings import read_settings
-from tests.effects import effects
+from tests.effects import effects, running
 from tests.faults.conftest import ALONE
 from tests.faults.held import Held
 from tests.faults.moments import prepare
@@ -136,3 +136,27 @@ def test_a_task_that_waits_for_a_slot_goes_back_at_a_cold_shutdown(
         assert task.result.get(timeout=WAIT) == [{"v": "done"}]
     assert result.get(timeout=WAIT) == 1
     assert effects(session, "effects") == ["waited", "x", "x", "x"]
+
+
+def test_who_runs_it_again_may_wait_long_for_a_slot(small_dsn: str, session: psycopg.Connection[Any]) -> None:
+    first, second = (Runner(small_dsn, read_settings({"pgbg_sweep_interval": 0.5})) for _ in range(2))
+    session.execute("SELECT pg_advisory_lock(1)")
+    asked = order("INSERT INTO effects VALUES ('x'); SELECT pg_advisory_xact_lock_shared(1)")
+    in_background(first, asked)
+    [pid] = eventually("it runs", lambda: running(session, asked.attempt.task_id))
+    watch, thread, endings = in_background(second, asked)
+    eventually("another is attached", lambda: watch.pid == pid)
+    first.close()
+    # Somebody else takes its slot, and all others.
+    session.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+    session.execute("SELECT public.pg_background_launch('SELECT pg_sleep(600)') FROM generate_series(1, %s)", [SLOTS])
+    eventually("it stands in line", lambda: len(second.line) == 1)
+    session.execute("SELECT pg_sleep(3)")
+    ours = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'pg_background'"
+    session.execute(ours)
+    eventually("it runs again", lambda: running(session, asked.attempt.task_id))
+    session.execute("SELECT pg_advisory_unlock(1)")
+    thread.join(WAIT)
+    assert [type(ending) for ending in endings] == [Returned], endings
+    assert effects(session, "effects") == ["x"]
+    second.close()

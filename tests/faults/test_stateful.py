@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
-from celery_pgbg.database.launcher import Launcher
-from celery_pgbg.database.runner import Runner
 from celery_pgbg.errors import SessionLost
+from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Cancelled, Detached, Lost, Raised, Returned
 from celery_pgbg.settings import read_settings
+from celery_pgbg.watch import Interruption, Watch
 from tests.faults.oracle import Book, Tried, statement
 from tests.waiting import DEADLINE, eventually
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
+from celery_pgbg.broker.station import close_stations
 from celery_pgbg.database.results import close_stores
 from tests.faults.oracle import Book, Tried, statement
 from tests.fix_celery import Shop
@@ -132,12 +133,15 @@ class Messages(RuleBasedStateMachine):
         tried.fate = fate
 
 
-@pytest.fixture
+# On our own broker in `make soak`, which says how many examples.
+@pytest.fixture(params=["amqp", "pgbg"] if ASKED else ["amqp"])
 def messages(
-    tmp_path_factory: pytest.TempPathFactory, amqp_url: str, dsn: str, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, dsn: str, request: pytest.FixtureRequest
 ) -> Iterator[type[Messages]]:
-    """The rules, with two Celery workers; RabbitMQ sends again what a dead one had."""
-    shop = Shop(tmp_path_factory.mktemp("stateful"), amqp_url, f"pgbg+{dsn}", pgbg_dsn=dsn, pgbg_sweep_interval=0.2)
+    """The rules, with two Celery workers, on brokers that soon send again what a dead one had."""
+    ours = f"pgbg+{dsn}"
+    broker = ours if request.param == "pgbg" else str(request.getfixturevalue("amqp_url"))
+    shop = Shop(tmp_path_factory.mktemp("stateful"), broker, ours, pgbg_dsn=dsn, pgbg_sweep_interval=0.2)
     for _ in range(2):
         shop.start_worker()
     yield type("MessagesHere", (Messages,), {"dsn": dsn, "shop": shop})
@@ -145,6 +149,7 @@ def messages(
         print(f"--- {worker.nodename}\n{worker.text()[-6000:]}")
     shop.close()
     close_stores()
+    close_stations()
 
 
 @pytest.mark.timeout(300 + 60 * ASKED)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import shutil
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +20,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from celery_pgbg.database.capabilities import detect
 from tests.effects import running
 from tests.fix_celery import PROJECT, Shop
 from tests.fix_server import url_of
@@ -32,6 +40,11 @@ def pgbg(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
 
     return run
+
+
+def said(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """What the doctor says, by what it looked at."""
+    return {finding["what"]: finding["said"] for finding in json.loads(done.stdout)}
 
 
 def levels(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
@@ -69,7 +82,7 @@ def test_install_then_doctor_is_content(
 def test_install_prints_its_sql(pgbg: Callable[..., Any], dsn: str) -> None:
     done = pgbg("install", "--sql", "--grant-to", 'odd "role"', pgbg_dsn=dsn)
     assert "CREATE TABLE celery_pgbg.execution" in done.stdout
-    assert 'GRANT pgbackground_role TO "odd ""role"""' in done.stdout
+    assert """quote_ident('odd "role"')""" in done.stdout
 
 
 def test_install_without_privilege_says_what_to_do(pgbg: Callable[..., Any], new_database: Callable[[], str]) -> None:
@@ -118,7 +131,7 @@ def test_a_wrong_setting_is_a_message_of_every_command(
 
 def test_a_broker_that_does_not_answer_is_said(pgbg: Callable[..., Any], dsn: str) -> None:
     settings = {"broker": "redis://127.0.0.1:1/0", "pgbg_dsn": dsn}
-    assert_one_message(pgbg("cancel", "x", **settings), "the broker cannot be reached")
+    assert_one_message(pgbg("cancel", "bogus", **settings), "the broker cannot be reached")
     found = levels(pgbg("doctor", "--json", **settings))
     assert (found["broker"], found["round trip"]) == ("error", "ok")
 
@@ -129,10 +142,22 @@ def test_the_doctor_warns_of_what_slows_or_weakens(pgbg: Callable[..., Any], dsn
         backend=None, broker_transport_options={"visibility_timeout": 60},
     )  # fmt: skip
     warned = {what for what, level in levels(done).items() if level == "warning"}
+    with psycopg.connect(dsn) as session:
+        found = detect(session)
+    lacking = {"older extension"} if None in map(found.function, ("get_progress", "result_info")) else set()
+    limited = {"launchers"} if found.limits_sessions else set()
     assert warned == {
-        "worker_pool", "worker_prefetch_multiplier", "result_backend", "visibility_timeout", "slots", "launchers",
-    }  # fmt: skip
+        "worker_pool", "worker_prefetch_multiplier", "result_backend", "visibility_timeout", "slots",
+    } | lacking | limited  # fmt: skip
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("broker", ["pgbg", "amqp"])
+def test_the_doctor_finds_the_broker(
+    pgbg: Callable[..., Any], dsn: str, broker: str, request: pytest.FixtureRequest
+) -> None:
+    url = f"pgbg+{dsn}" if broker == "pgbg" else request.getfixturevalue("amqp_url")
+    assert levels(pgbg("doctor", "--json", pgbg_dsn=dsn, broker=url))["broker"] == "ok"
 
 
 def test_the_printed_sql_lets_the_granted_role_run_tasks(
@@ -161,6 +186,7 @@ def test_purge_and_uninstall(pgbg: Callable[..., Any], new_database: Callable[[]
     pgbg("install", pgbg_dsn=dsn)
     pgbg("doctor", pgbg_dsn=dsn)
     assert "pgbg.doctor" in pgbg("ps", "--all", pgbg_dsn=dsn).stdout
+    assert "kept 1: they are younger" in pgbg("purge", "--older-than", "1d", pgbg_dsn=dsn).stdout
     assert "deleted 1 records" in pgbg("purge", "--older-than", "0", pgbg_dsn=dsn).stdout
     assert "pgbg.doctor" not in pgbg("ps", "--all", pgbg_dsn=dsn).stdout
     assert pgbg("uninstall", pgbg_dsn=dsn).returncode == 1  # nobody said yes
@@ -212,3 +238,169 @@ def test_cancel_by_force_needs_no_celery_worker_and_is_for_good(
     with pytest.raises(psycopg.errors.QueryCanceled, match="by hand"):
         result.get(timeout=60)
     assert shop.task("add").delay(1).get(timeout=60) == [{"total": 3}]
+
+
+def test_cancel_of_a_task_that_nobody_has_fails(
+    new_shop: Callable[..., Shop], pgbg: Callable[..., Any], redis_url: str, dsn: str
+) -> None:
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
+    shop.start_worker()
+    arguments = {"queue": shop.queue, "pgbg_dsn": dsn}
+    assert_one_message(pgbg("cancel", "bogus", **arguments), "no Celery worker has task bogus")
+    without = pgbg("cancel", "bogus", **{**arguments, "pgbg_dsn": url_of(dsn, dbname="nowhere")})
+    assert "cannot be asked" in without.stderr
+    assert_one_message(without, "no Celery worker has task bogus")
+    done = shop.task("add").delay(1)
+    done.get(timeout=60)
+    assert_one_message(pgbg("cancel", done.id, **arguments), "it has finished")
+
+
+def test_a_failed_task_is_listed_shown_and_sent_again(
+    new_shop: Callable[..., Shop], pgbg: Callable[..., Any], redis_url: str, dsn: str, database: Any, table: str
+) -> None:
+    shop = new_shop(f"{redis_url}/9", f"pgbg+{dsn}", pgbg_dsn=dsn, result_extended=True)
+    shop.start_worker()
+    arguments = {"queue": shop.queue, "pgbg_dsn": dsn, "backend": f"pgbg+{dsn}", "result_extended": True}
+    # Fails until the table is there.
+    later = f"{table}_later"
+    result = shop.task("insert").delay(later, "x")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        result.get(timeout=60)
+    [listed] = [row for row in json.loads(pgbg("failed", "--json", **arguments).stdout) if row["task_id"] == result.id]
+    assert (listed["task_name"], listed["sqlstate"]) == ("shop.insert", "42P01")
+    shown = pgbg("show", result.id[:20], **arguments).stdout
+    assert "Celery    FAILURE" in shown
+    assert f'error     UndefinedTable (42P01): relation "{later}" does not exist' in shown
+    database.execute(f"CREATE TABLE {later} (v text)")
+    try:
+        again = pgbg("retry", result.id, **arguments)
+        assert again.returncode == 0, again.stderr
+        assert shop.app.AsyncResult(result.id).get(timeout=60) == 1
+        assert database.execute(f"SELECT v FROM {later}").fetchall() == [("x",)]
+    finally:
+        database.execute(f"DROP TABLE {later}")
+    assert result.id not in pgbg("failed", **arguments).stdout
+    assert "attempt 1: finished" in pgbg("show", result.id, **arguments).stdout
+    assert_one_message(pgbg("retry", result.id, **arguments), "has succeeded")
+    assert_one_message(pgbg("show", "bogus", **arguments), "no record of a SQL task bogus")
+
+
+def test_a_failed_task_whose_arguments_nobody_kept_is_not_sent_again(
+    new_shop: Callable[..., Shop], pgbg: Callable[..., Any], redis_url: str, dsn: str
+) -> None:
+    shop = new_shop(f"{redis_url}/9", f"pgbg+{dsn}", pgbg_dsn=dsn)
+    shop.start_worker()
+    result = shop.task("divide").delay(1, 0)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        result.get(timeout=60)
+    arguments = {"queue": shop.queue, "pgbg_dsn": dsn, "backend": f"pgbg+{dsn}"}
+    assert_one_message(pgbg("retry", result.id, **arguments), "result_extended")
+
+
+def test_the_doctor_is_content_with_the_mixed_setup_of_the_readme(
+    pgbg: Callable[..., Any], dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = {"pgbg_dsn": dsn, "worker_pool": "prefork", "task_routes": {"shop.sql.*": {"queue": "sql"}}}
+    assert levels(pgbg("doctor", "--json", **mixed))["worker_pool"] == "ok"
+    monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", "celery_pgbg.pool:TaskPool")
+    custom = pgbg("doctor", "--json", pgbg_dsn=dsn, worker_pool="prefork")
+    assert levels(custom)["worker_pool"] == "ok"
+    assert "None" not in said(custom)["slots"]
+
+
+def test_metrics_are_what_prometheus_reads(pgbg: Callable[..., Any], dsn: str) -> None:
+    assert pgbg("doctor", pgbg_dsn=dsn).returncode == 0
+    done = pgbg("metrics", pgbg_dsn=dsn)
+    assert done.returncode == 0, done.stderr
+    samples = {
+        (sample.name, sample.labels.get("task") or sample.labels.get("by")): sample.value
+        for family in text_string_to_metric_families(done.stdout)
+        for sample in family.samples
+    }
+    assert samples["pgbg_up", None] == 1
+    assert samples["pgbg_recent_runs", "pgbg.doctor"] >= 1
+    assert samples["pgbg_slots_limit", None] >= samples["pgbg_slots_used", "pg_background"]
+
+
+def test_ps_at_80_columns_shows_what_people_look_for(
+    new_shop: Callable[..., Shop], pgbg: Callable[..., Any], redis_url: str, dsn: str
+) -> None:
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
+    shop.start_worker()
+    hostile, long = f"\x1b[31m{uuid.uuid4()}\x07", "x" * 9000
+    results = [shop.task("sleep").apply_async((60,), task_id=task_id) for task_id in (hostile, long, str(uuid.uuid4()))]
+    for result in results:
+        shop.wait_active(result)
+    text = in_terminal(["ps"], {"queue": shop.queue, "pgbg_dsn": dsn, "broker": f"{redis_url}/9"})
+    assert "\x07" not in text
+    assert "\x1b[31m" not in text
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["STATE", "TIME", "DONE", "TASK", "ID", "STATEMENT"]
+    [line] = [line for line in lines if results[2].id[:8] in line]
+    assert line.startswith("running ")
+    assert "SELECT pg_sleep(60" in line
+    for result in results:
+        result.revoke(terminate=True)
+    eventually("all are gone", lambda: all(result.state == "REVOKED" for result in results))
+
+
+@pytest.mark.parametrize("while_it", ["sleeps", "asks"])
+def test_ps_watches_until_it_is_interrupted(dsn: str, database: Any, while_it: str) -> None:
+    command = [sys.executable, "-m", "celery", "-A", "tests.apps.shop", "pgbg", "ps", "--watch", "0.2"]
+    app = {"broker": "memory://", "backend": None, "queue": "pgbg-test-cli", "pgbg_dsn": dsn}
+    environment = {**os.environ, "PGBG_TEST_APP": json.dumps(app), "PYTHONUNBUFFERED": "1"}
+    with (
+        subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process,
+        database.transaction(),
+    ):
+        assert process.stdout is not None
+        seen = [process.stdout.readline().split() for _ in range(6)]
+        assert seen.count(["STATE", "TIME", "DONE", "TASK", "ID", "STATEMENT"]) >= 2
+        if while_it == "asks":
+            database.execute("LOCK TABLE celery_pgbg.execution")
+            waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'celery_pgbg.execution'::regclass"
+            eventually("it waits for our lock", lambda: database.execute(waits).rowcount)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("broker", ["pgbg://", "memory://"])
+def test_the_doctor_is_content_with_other_brokers(pgbg: Callable[..., Any], dsn: str, broker: str) -> None:
+    found = levels(pgbg("doctor", "--json", pgbg_dsn=dsn, broker=broker, backend="pgbg://"))
+    assert found["broker"] == "ok"
+    assert "lost messages" not in found
+
+
+def test_the_doctor_asks_celery_workers_for_their_threads(
+    new_shop: Callable[..., Shop], pgbg: Callable[..., Any], redis_url: str, dsn: str
+) -> None:
+    shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
+    settings = {"pgbg_dsn": dsn, "broker": f"{redis_url}/9", "queue": shop.queue}
+    assert "none with our pool answers" in said(pgbg("doctor", "--json", **settings))["Celery workers"]
+    shop.start_worker()
+    assert shop.task("add").delay(1).get(timeout=60) == [{"total": 3}]
+    found = said(pgbg("doctor", "--json", **settings))
+    assert f"{shop.workers[0].nodename}" in found["Celery workers"]
+    assert found["Celery workers"].endswith("threads of ours, all alive")
+    assert "10 s later at the latest" in found["lost messages"] or "5.7 can" in found["lost messages"]
+
+
+def in_terminal(arguments: list[str], app: dict[str, Any]) -> str:
+    """What a command of the app prints on a terminal of 80 columns."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**os.environ, "PGBG_TEST_APP": json.dumps({"backend": None, **app}), "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "celery", "-A", "tests.apps.shop", "pgbg", *arguments]
+    with subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=its, stderr=subprocess.PIPE) as process:
+        os.close(its)
+        printed = b""
+        # Linux reports the end of a terminal as an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                printed += part
+        os.close(ours)
+        assert process.stderr is not None
+        assert process.wait(60) == 0, process.stderr.read()
+    return printed.decode().replace("\r\n", "\n")

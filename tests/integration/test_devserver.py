@@ -224,7 +224,7 @@ def test_the_mirror_is_read_from_apts_own_configuration(tmp_path: Path, name: st
 
 
 def test_no_mirror_is_said_with_the_three_ways(tmp_path: Path) -> None:
-    with pytest.raises(DevServerError, match="docker compose up"):
+    with pytest.raises(DevServerError, match="docker compose --file"):
         debian_mirror(tmp_path)
 
 
@@ -272,3 +272,62 @@ def test_pgbg_dsn_is_verified_and_taken(server_dsn: str, monkeypatch: pytest.Mon
     assert refused.returncode == 1
     assert "PGBG_DSN" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_name_before_or_after_the_command_is_the_server_that_is_meant(server: DevServer, before: bool) -> None:
+    other = DevServer(f"{server.name}-other")
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        name = ("--name", other.name)
+        words = (*name, *arguments) if before else (*arguments[:1], *name, *arguments[1:])
+        return run(*words, directory=server.directory)
+
+    try:
+        started = command("start", "--no-fsync", "--max-worker-processes", "10")
+        assert started.stdout.strip() == other.dsn != server.dsn
+        assert command("dsn").stdout == started.stdout
+        stopped = command("stop", "--purge")
+        assert stopped.returncode == 0, stopped.stderr
+        assert repr(other.name) in stopped.stderr
+    finally:
+        other.stop(purge=True)
+    assert command("status").returncode == 3
+    assert one(str(server.dsn), "SELECT 1") == 1
+
+
+def test_an_exported_dsn_of_its_own_is_no_other_server(server: DevServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGBG_DEVSERVER_DIR", str(server.directory))
+    monkeypatch.setenv("PGBG_DSN", str(server.dsn))
+
+    def command(word: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "celery_pgbg.devserver", "--name", server.name, word]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert command("stop").returncode == 0
+    assert server.dsn is None
+    assert command("start").stdout.strip() == server.dsn == os.environ["PGBG_DSN"]
+    # In another database of the same server.
+    elsewhere = str(server.dsn).rpartition("/")[0] + "/postgres"
+    monkeypatch.setenv("PGBG_DSN", elsewhere)
+    assert command("start").stdout.strip() == command("dsn").stdout.strip() == elsewhere
+
+
+def test_with_pgbg_dsn_every_command_is_about_that_server(
+    server: DevServer, server_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGBG_DEVSERVER_DIR", str(server.directory))
+    monkeypatch.setenv("PGBG_DSN", server_dsn)
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "celery_pgbg.devserver", "--name", server.name, *arguments]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert command("start").stdout.strip() == server_dsn
+    assert command("dsn").stdout.strip() == server_dsn
+    assert server_dsn in command("status").stdout
+    for stop in (["stop"], ["stop", "--purge"]):
+        stopped = command(*stop)
+        assert stopped.returncode == 0
+        assert "nothing is stopped" in stopped.stderr
+    assert one(str(server.dsn), "SELECT 1") == 1

@@ -19,9 +19,9 @@ from psycopg.types.json import Jsonb
 from psycopg.types.range import Range
 from sqlalchemy.orm import Session
 
-from celery_pgbg.database.inline import InlineRunner
-from celery_pgbg.database.runner import Runner
 from celery_pgbg.errors import CannotRunInline
+from celery_pgbg.execution.inline import InlineRunner
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Ending, Raised
 from celery_pgbg.runners import close_runners
 from celery_pgbg.settings import read_settings
@@ -293,11 +293,11 @@ def test_sent_tasks_run_at_once_where_the_app_is_given(app: Celery, connection: 
 
 
 def test_retries_are_attempts_of_their_own(app: Celery, connection: Connection) -> None:
-    connection.execute("CREATE SEQUENCE tries")
+    connection.execute("CREATE SEQUENCE own_tries")
     with inline(connection, app=app):
-        result = app.tasks["shop.divide_with_retries"].delay("tries")
+        result = app.tasks["shop.divide_with_retries"].delay("own_tries")
         assert result.get() == [{"quotient": 1}]
-    assert connection.execute("SELECT last_value FROM tries").fetchone() == (3,)
+    assert connection.execute("SELECT last_value FROM own_tries").fetchone() == (3,)
 
 
 def test_tasks_of_other_threads_run_there_too(app: Celery, connection: Connection, table: str) -> None:

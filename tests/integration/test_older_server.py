@@ -15,10 +15,10 @@ import pytest
 from psycopg import sql
 
 from celery_pgbg.database import schema
-from celery_pgbg.database.attempts import read_outcomes
 from celery_pgbg.database.results import close_stores
-from celery_pgbg.database.runner import Runner
 from celery_pgbg.errors import ExtensionMissing
+from celery_pgbg.execution.attempts import read_outcomes
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import Raised, Returned
 from celery_pgbg.settings import read_settings
@@ -51,7 +51,7 @@ def older() -> Iterator[str]:
 def installed(older: str) -> str:
     """The same with our schema, from the script that is printed for a DBA, without the extension."""
     script = schema.install_script([])
-    extension = "CREATE EXTENSION IF NOT EXISTS pg_background;"
+    extension = "CREATE EXTENSION IF NOT EXISTS pg_background SCHEMA public;"
     assert extension in script
     with psycopg.connect(older, autocommit=True) as session:
         for _ in ("installed", "nothing to do"):
@@ -62,7 +62,7 @@ def installed(older: str) -> str:
 
 def run_here(session: psycopg.Connection[Any], task_id: str, statement: str, returns: str | None) -> Any:
     """Run an attempt as its background worker would, in a session of our own."""
-    query = "SELECT celery_pgbg.run_call(1, true, %s, 0, NULL, %s, %s, NULL, 100000, false)"
+    query = "SELECT celery_pgbg.run_call(true, %s, 0, NULL, %s, false, %s, NULL, 100000, false)"
     row = session.execute(query, [task_id, statement, returns]).fetchone()
     assert row is not None
     session.execute(row[0].encode())
@@ -113,11 +113,12 @@ def test_the_doctor_says_that_the_extension_is_missing(installed: str) -> None:
     assert done.returncode == 1
     findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
     assert findings["server"]["level"] == "ok"
-    assert findings["installation"]["level"] == "error"
-    assert "has no extension pg_background" in findings["installation"]["said"]
+    assert findings["extension"]["level"] == "error"
+    assert "pg_background" in findings["extension"]["said"]
 
 
 def test_installing_says_that_the_package_is_missing(older: str) -> None:
     done = pgbg(older, "install")
     assert done.returncode == 1
     assert "the extension pg_background cannot be created: its files are not on the server" in done.stderr
+    assert "make && make install" in done.stderr

@@ -11,14 +11,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from celery_pgbg.database import operations, poolers
-from celery_pgbg.database.runner import Runner
+from celery_pgbg.database import poolers
 from celery_pgbg.database.sessions import connect, read_dsn
 from celery_pgbg.errors import ConfigurationError
+from celery_pgbg.execution import operations
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Interruption, Order, Watch
+from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Lost, Raised, Returned
 from celery_pgbg.settings import read_settings
+from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
 from tests.waiting import eventually
 

@@ -12,15 +12,16 @@ import pytest
 from celery import Celery, states
 
 from celery_pgbg.database import poolers
-from celery_pgbg.database.launcher import Launcher
 from celery_pgbg.database.results import close_stores
-from celery_pgbg.database.runner import Runner
 from celery_pgbg.database.sessions import Session, connect
-from celery_pgbg.diagnosis import diagnose
 from celery_pgbg.errors import ConfigurationError, ServerRefused
+from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Order, Watch
+from celery_pgbg.operating.diagnosis import diagnose
+from celery_pgbg.orders import Order
 from celery_pgbg.settings import read_settings
+from celery_pgbg.watch import Watch
 from tests.effects import effects
 from tests.fix_celery import Shop
 from tests.fix_pgbouncer import PASSWORD, PgBouncer

@@ -13,7 +13,7 @@ from celery import chain, chord, group, states
 from celery.app.task import Context
 
 from celery_pgbg.database.results import close_stores
-from celery_pgbg.database.runner import Runner
+from celery_pgbg.execution.runner import Runner
 from tests.effects import effects
 from tests.fix_celery import Shop
 from tests.fix_runner import order, run
@@ -193,8 +193,9 @@ def test_a_celery_worker_cleans_up_what_has_expired(shop: Shop, database: Any) -
     for table in ("result_group", "chord"):
         database.execute(aged.format(table, "group_id"), [[old.parent.id]])
     shop.app.tasks["celery.backend_cleanup"].delay().get(timeout=WAIT)
-    kept = database.execute("SELECT task_id FROM celery_pgbg.result WHERE task_id = ANY(%s)", [[*ids, fresh.id]])
-    assert kept.fetchall() == [(fresh.id,)]
+    assert shop.app.AsyncResult(fresh.id).state == states.SUCCESS
+    query = "SELECT FROM celery_pgbg.result WHERE task_id = ANY(%s)"
+    assert database.execute(query, [ids]).fetchall() == []
     assert shop.app.backend.restore_group(old.parent.id) is None
     assert database.execute("SELECT FROM celery_pgbg.chord WHERE group_id = %s", [old.parent.id]).fetchall() == []
     assert running_on.get(timeout=WAIT) == ""

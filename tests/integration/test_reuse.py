@@ -17,12 +17,13 @@ import psycopg
 import pytest
 
 from celery_pgbg.database import schema
-from celery_pgbg.database.runner import Runner
-from celery_pgbg.database.stopping import REVOKED
 from celery_pgbg.devserver import DevServer
-from celery_pgbg.orders import Interruption, Watch
+from celery_pgbg.execution.launches import Placement
+from celery_pgbg.execution.operations import cancel_by_hand, executions
+from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Cancelled, Raised, Returned
 from celery_pgbg.settings import read_settings
+from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
 from tests.faults.moments import hold_in_gate
 from tests.fix_runner import in_background, order, run
@@ -43,17 +44,23 @@ def small_server() -> Iterator[str]:
 
 def reused(runner: Runner, query: str, **fields: Any) -> Any:
     """Run a query as a task that may reuse a background worker; returns its value, or its ending if it has none."""
-    ending = run(runner, order(query, **{"returns": "value", "reuse": True, **fields}))
-    return ending.value if isinstance(ending, Returned) else ending
+    return reused_in(runner, query, **fields)[0]
 
 
-def in_one_worker(runner: Runner, *queries: str) -> list[Any]:
-    """Run queries one after another in one background worker. Told again where it had ended in between."""
+def reused_in(runner: Runner, query: str, **fields: Any) -> tuple[Any, int | None]:
+    """The same, and the PID of the background worker."""
+    asked = order(query, **{"returns": "value", "reuse": True, **fields})
+    watch = Watch(asked.attempt)
+    ending = runner.run(asked, watch)
+    return ending.value if isinstance(ending, Returned) else ending, watch.pid
+
+
+def in_one_worker(runner: Runner, *queries: str, **fields: Any) -> list[Any]:
+    """Run queries one after another in one background worker. Told again where another had taken one of them."""
     while True:
-        first = reused(runner, "SELECT pg_backend_pid()")
-        values = [reused(runner, query) for query in queries]
-        if reused(runner, "SELECT pg_backend_pid()") == first:
-            return values
+        found = [reused_in(runner, query, **fields) for query in (*queries, "SELECT 1")]
+        if len({pid for _, pid in found}) == 1:
+            return [value for value, _ in found[:-1]]
 
 
 def test_one_background_worker_runs_one_task_after_another(runner: Runner) -> None:
@@ -123,7 +130,8 @@ def test_nothing_of_a_session_is_left_to_the_next_task(runner: Runner, database:
     values = in_one_worker(runner, *leave, look, "SELECT lastval()")
     assert values[-2] == f"{memory} ISO, MDY t 0 0"
     assert isinstance(values[-1], Raised)
-    assert "lastval is not yet defined" in values[-1].report.message
+    # "lastval is not yet defined", in the server's language.
+    assert values[-1].report.sqlstate == "55000"
 
 
 def test_results_of_any_shape_come_from_one_worker(runner: Runner) -> None:
@@ -179,7 +187,7 @@ def test_revokes_at_any_moment_hit_only_their_own_task(
                 # as a second delivery elsewhere does
                 partial(theirs.launchers[0].terminate, asked.attempt),
                 # as a Celery worker with another pool does, and ``pgbg cancel --force``
-                partial(theirs.stop, asked.attempt, asked.application_name, "stopped by the test"),
+                partial(theirs.stop, asked.attempt, "by hand", "stopped by the test"),
             ]
             timer = threading.Timer(chance.uniform(0, 0.02), chance.choice(ways))
             if revokes:
@@ -207,7 +215,7 @@ def test_nothing_is_handed_over_after_a_task_that_was_stopped_in_the_gate(
     ours, theirs = new_runner(), new_runner()
     reused(ours, "SELECT 1")
     asked = order("SELECT pg_sleep(60)", returns="value", reuse=True)
-    stop = threading.Thread(target=lambda: theirs.stop(asked.attempt, asked.application_name, REVOKED))
+    stop = threading.Thread(target=lambda: theirs.stop(asked.attempt, "revoked"))
     blocked_by = "SELECT pid FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid)) AND backend_type ~ 'client'"
     with psycopg.connect(dsn) as holder:
         hold_in_gate(holder, asked.attempt.task_id)
@@ -221,7 +229,9 @@ def test_nothing_is_handed_over_after_a_task_that_was_stopped_in_the_gate(
     for one in (stop, thread):
         one.join(60)
     assert isinstance(endings[0], Raised)
-    query = "SELECT FROM celery_pgbg.bgworker WHERE task_id = %s"
+    query = "SELECT FROM celery_pgbg.bgworker WHERE task_id = %s AND NOT is_stopped"
+    assert database.execute(query, [asked.attempt.task_id]).fetchall() == []
+    query = "SELECT FROM celery_pgbg.work WHERE task_id = %s"
     assert database.execute(query, [asked.attempt.task_id]).fetchall() == []
 
 
@@ -235,21 +245,71 @@ def test_a_second_delivery_gets_the_same_outcome(runner: Runner, database: Any, 
     assert effects(database, table) == ["x"]
 
 
-def test_one_that_has_not_taken_its_task_yet_is_attached_to(small_server: str) -> None:
-    ours, theirs = (Runner(small_server, read_settings({"pgbg_launchers": 1})) for _ in range(2))
-    with psycopg.connect(small_server, autocommit=True) as session:
-        while True:
-            asked = order("SELECT 1", returns="value", reuse=True)
-            with stopped(reused(ours, "SELECT pg_backend_pid()")) as pid:
-                launch = ours.launchers[0].launch(asked)
-                session.execute("UPDATE celery_pgbg.execution SET launched_at = now() - interval '1 hour'")
-                again = theirs.launchers[0].launch(asked)
-            if launch.handle is not None and launch.handle.pid == pid:
-                break
-    assert (again.state, again.handle) == ("attached", launch.handle)
-    assert run(theirs, asked) == Returned(1)
-    for runner in (ours, theirs):
-        runner.close()
+def test_an_order_that_nobody_has_taken_is_taken_over(
+    new_runner: Callable[..., Runner], database: Any, table: str
+) -> None:
+    """As one whose Celery worker died, with all its background workers, before any had taken it."""
+    dead, alive = new_runner(), new_runner()
+    asked = order(f"INSERT INTO {table} VALUES ('x') RETURNING 1", returns="value", reuse=True)
+    [placement] = dead.launchers[0].place([("nobody's", asked)])
+    assert isinstance(placement, Placement)
+    assert (placement.state, placement.workers) == ("placed", 0)
+    database.execute("UPDATE celery_pgbg.execution SET launched_at = now() - interval '1 hour'")
+    assert run(alive, asked) == Returned(1)
+    assert effects(database, table) == ["x"]
+    query = "SELECT launches FROM celery_pgbg.execution WHERE task_id = %s"
+    assert database.execute(query, [asked.attempt.task_id]).fetchall() == [(1,)]
+
+
+def test_an_order_that_waits_is_shown_and_can_be_stopped(
+    new_runner: Callable[..., Runner], database: Any, table: str
+) -> None:
+    ours, theirs = new_runner(), new_runner()
+    for stop in (
+        lambda asked: ours.launchers[0].terminate(asked.attempt),
+        lambda asked: theirs.stop(asked.attempt, "by hand") == "absent",
+        lambda asked: cancel_by_hand(database, asked.attempt.task_id) == [True],
+    ):
+        asked = order(f"INSERT INTO {table} VALUES ('x')", reuse=True)
+        ours.launchers[0].place([("nobody's", asked)])
+        [shown] = [row for row in executions(database, 0) if row["task_id"] == asked.attempt.task_id]
+        assert (shown["state"], shown["statement"]) == ("waiting", f"INSERT INTO {table} VALUES ('x')")
+        assert stop(asked)
+        assert [row for row in executions(database, 0) if row["task_id"] == asked.attempt.task_id] == []
+    assert effects(database, table) == []
+
+
+def test_a_revoke_before_an_order_is_taken_deletes_it(runner: Runner, database: Any, table: str) -> None:
+    done = []
+    query = "SELECT FROM celery_pgbg.work WHERE task_id = %s"
+    for value in ("a", "b", "c", "d", "e"):
+        with stopped(reused(runner, "SELECT pg_backend_pid()")):
+            asked = order(f"INSERT INTO {table} VALUES ('{value}')", returns="count", reuse=True)
+            watch, thread, endings = in_background(runner, asked)
+            task_id = asked.attempt.task_id
+            eventually("it waits", lambda task_id=task_id: database.execute(query, [task_id]).fetchall())
+            watch.interrupt(Interruption.REVOKE)
+            thread.join(30)
+        assert reused(runner, "SELECT 1") == 1
+        if endings == [Cancelled()]:
+            break
+        # Another background worker was launched for it, and was quicker than we.
+        assert isinstance(endings[0], Returned)
+        done.append(value)
+    assert endings == [Cancelled()]
+    assert effects(database, table) == done
+
+
+def test_a_long_task_holds_up_no_other(runner: Runner, database: Any) -> None:
+    many = [in_background(runner, order("SELECT pg_sleep(60)", returns="value", reuse=True)) for _ in range(8)]
+    for watch, _, _ in many:
+        eventually("it runs", lambda watch=watch: running(database, watch.attempt.task_id))
+        eventually("it is accepted", lambda watch=watch: watch.pid)
+    assert reused(runner, "SELECT 1") == 1
+    for watch, thread, endings in many:
+        watch.interrupt(Interruption.REVOKE)
+        thread.join(30)
+        assert endings == [Cancelled()]
 
 
 @contextmanager
@@ -275,15 +335,16 @@ def test_one_that_was_ended_by_hand_while_idle_costs_no_task(runner: Runner, dat
 
 def test_a_rolled_back_launch_runs_nothing(runner: Runner, database: Any, table: str) -> None:
     capabilities = runner.launchers[0].capabilities
+    runner.launchers[0].place([("rolled back", order(f"INSERT INTO {table} VALUES ('x')", reuse=True))])
     with database.transaction(force_rollback=True):
         (pid,) = database.execute(
-            "SELECT pid FROM celery_pgbg.launch_reusable(%s, %s, %s, 0, 't', 'pgbg t', 'n', NULL, %s, 'count', NULL,"
-            " 1000, true)",
-            [capabilities.schema, capabilities.name("launch"), uuid.uuid4().hex, f"INSERT INTO {table} VALUES ('x')"],
+            "SELECT pid FROM celery_pgbg.launch_reusable(%s, %s, 65536, 'rolled back', 'pgbg t')",
+            [capabilities.schema, capabilities.name("launch")],
         ).fetchone()
     query = "SELECT FROM pg_stat_activity WHERE pid = %s AND backend_type = 'pg_background'"
     eventually("it is gone", lambda: not database.execute(query, [pid]).fetchall())
     assert effects(database, table) == []
+    database.execute("DELETE FROM celery_pgbg.work")
 
 
 def test_a_connection_with_a_statement_timeout_does_not_reuse(dsn: str) -> None:
@@ -334,34 +395,75 @@ def test_a_task_that_comes_as_one_ends_is_run(runner: Runner, moment: float) -> 
 
 
 def test_the_statement_is_shown_by_ps(runner: Runner, database: Any) -> None:
-    from celery_pgbg.database.operations import executions
-
     reused(runner, "SELECT 1")
     asked = order("SELECT 'find me', pg_sleep(60)", returns="value", reuse=True)
     watch, thread, _ = in_background(runner, asked)
     eventually("it runs", lambda: running(database, asked.attempt.task_id))
-    shown = [row["statement"] for row in executions(database, 0) if row["task_id"] == asked.attempt.task_id]
-    assert shown == ["SELECT 'find me', pg_sleep(60)"]
+    shown = [row for row in executions(database, 0) if row["task_id"] == asked.attempt.task_id]
+    assert [row["statement"] for row in shown] == ["SELECT 'find me', pg_sleep(60)"]
+    assert [row["pid"] for row in shown] == running(database, asked.attempt.task_id)
     watch.interrupt(Interruption.REVOKE)
     thread.join(30)
 
 
 def test_free_ones_make_room_where_the_server_is_full(small_server: str) -> None:
+    """A free one would end by itself after a second: it must be gone long before."""
+    runner = Runner(small_server, read_settings({"pgbg_dsn": small_server, "pgbg_launchers": 1}))
+    [launcher] = runner.launchers
+    free = "SELECT count(*) FROM celery_pgbg.bgworker WHERE NOT is_busy"
+    try:
+        with psycopg.connect(small_server, autocommit=True) as session:
+            while True:
+                reused(runner, "SELECT 1")
+                begin = time.monotonic()
+                states = [launcher.launch(order("SELECT pg_sleep(60)")).state for _ in range(10)]
+                is_young = time.monotonic() - begin < 0.5
+                assert "full" in states
+                if is_young and session.execute(free).fetchone() == (0,):
+                    break
+                end_all(session)
+            end_all(session)
+        assert reused(runner, "SELECT 1") == 1
+    finally:
+        runner.close()
+
+
+def end_all(session: Any) -> None:
+    """End all background workers of this database, and wait until they are gone. Other tests have theirs."""
+    query = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database()"
+    session.execute(f"{query} AND backend_type = 'pg_background'")
+
+
+def test_orders_wait_for_a_slot_and_are_counted(small_server: str) -> None:
     runner = Runner(small_server, read_settings({"pgbg_dsn": small_server, "pgbg_launchers": 1}))
     [launcher] = runner.launchers
     try:
-        while True:
-            many = [
-                in_background(runner, order("SELECT pg_sleep(0.5)", returns="count", reuse=True)) for _ in range(30)
-            ]
-            eventually("the server is full", lambda: len(runner.line))
-            for _, thread, _ in many:
-                thread.join(60)
-            if launcher.has_idle and launcher.launch(order("SELECT 1")).state == "full":
-                break
-        assert not launcher.has_idle
-        with psycopg.connect(small_server) as session:
-            assert session.execute("SELECT count(*) FROM celery_pgbg.bgworker").fetchone() == (0,)
-        assert run(runner, order("SELECT 1", returns="value")) == Returned(1)
+        with psycopg.connect(small_server, autocommit=True) as session:
+            end_all(session)
+            while launcher.launch(order("SELECT pg_sleep(60)")).state != "full":
+                pass
+            watch, thread, endings = in_background(runner, order("SELECT 1", returns="value", reuse=True))
+            eventually("it waits for a slot", lambda: runner.describe()["waiting_for_slot"] == 1)
+            assert watch.pid is None
+            end_all(session)
+        thread.join(60)
+        assert endings == [Returned(1)]
+    finally:
+        runner.close()
+
+
+def test_a_launch_that_the_server_refuses_fails_and_leaves_no_order(new_database: Callable[[], str]) -> None:
+    dsn = new_database()
+    runner = Runner(dsn, read_settings({"pgbg_dsn": dsn}))
+    try:
+        with psycopg.connect(dsn, autocommit=True) as session:
+            schema.install(session)
+            assert reused(runner, "SELECT 1") == 1
+            end_all(session)
+            session.execute("ALTER TABLE celery_pgbg.bgworker ADD CHECK (turn > 0) NOT VALID")
+            ending = reused(runner, "SELECT 1")
+            assert isinstance(ending, Raised)
+            assert ending.report.sqlstate == "23514"
+            assert session.execute("SELECT FROM celery_pgbg.work").fetchall() == []
     finally:
         runner.close()

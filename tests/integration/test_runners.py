@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from celery_pgbg.configuration import read_settings_again, settings_of
 from celery_pgbg.runners import (
     borrowed_runner,
     close_runners,
     name_this_worker,
-    read_settings_again,
     runner_of,
     runners,
-    settings_of,
     unname_this_worker,
 )
 from tests.apps import parity

@@ -80,11 +80,12 @@ def test_the_printed_sql_run_by_psql_does_the_same(new_database: Callable[[], st
 
 
 def test_the_extension_is_found_in_any_schema(new_database: Callable[[], str]) -> None:
-    from celery_pgbg.database.runner import Runner
+    from celery_pgbg.execution.runner import Runner
     from celery_pgbg.handles import Attempt
-    from celery_pgbg.orders import Order, Watch
+    from celery_pgbg.orders import Order
     from celery_pgbg.outcomes import Returned
     from celery_pgbg.settings import read_settings
+    from celery_pgbg.watch import Watch
 
     dsn = new_database()
     install(dsn)

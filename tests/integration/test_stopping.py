@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from celery_pgbg.database.runner import Runner
-from celery_pgbg.database.stopping import Stop
+from celery_pgbg.execution.runner import Runner
+from celery_pgbg.execution.stopping import Stop
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ErrorReport, Raised, Returned
 from tests.effects import effects, held, running
 from tests.fix_runner import in_background, order, run
 from tests.waiting import eventually
 
-STOPPED = Raised(ErrorReport("57014", "stopped"))
+STOPPED = Raised(ErrorReport("57014", "stopped", stopped="by hand"))
 
 
 @pytest.fixture
 def stop(new_runner: Callable[..., Runner]) -> Callable[[Order], Stop]:
     """Stop an attempt as another process would."""
     other = new_runner()
-    return lambda asked: other.stop(asked.attempt, asked.application_name, "stopped")
+    return lambda asked: other.stop(asked.attempt, "by hand", "stopped")
 
 
 def assert_stops(runner: Runner, stop: Callable[[Order], Stop], database: Any, asked: Order) -> None:
@@ -77,7 +77,7 @@ def test_an_attempt_that_has_ended_stands(
 def test_an_attempt_that_is_not_launched_yet_never_is(
     runner: Runner, stop: Callable[[Order], Stop], atomic: bool
 ) -> None:
-    asked = order("VACUUM", atomic=atomic)
+    asked = order("SELECT 1", atomic=atomic)
     assert stop(asked) == "absent"
     assert run(runner, asked) == STOPPED
 
@@ -91,7 +91,7 @@ def test_an_attempt_that_is_about_to_commit_cannot(
         _, thread, endings = in_background(runner, asked)
         eventually("it runs", lambda: running(database, asked.attempt.task_id))
         hidden = order("", attempt=asked.attempt, task_name="another")
-        hide = "UPDATE celery_pgbg.execution SET launched_at = '-infinity', pid = 0 WHERE task_id = %s"
+        hide = "UPDATE celery_pgbg.execution SET launched_at = '2000-01-01', pid = 0 WHERE task_id = %s"
         # The background worker shows itself before its record is committed.
         eventually("its record is hidden", lambda: database.execute(hide, [asked.attempt.task_id]).rowcount)
         assert stop(hidden) == "absent"

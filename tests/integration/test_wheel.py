@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from tests.fix_celery import PROJECT
+from tests.fix_tools import pip
 
-PROJECT = Path(__file__).parent.parent.parent
 PACKAGE = PROJECT / "celery_pgbg"
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from this very state."""
-    folder = tmp_path_factory.mktemp("wheel")
-    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(PROJECT))
-    [built] = folder.glob("*.whl")
-    return built
-
-
-def _pip(command: str, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", "--no-index", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
@@ -43,8 +25,19 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel: Path) -
     assert "celery_pgbg/testing/docker/postgres.Dockerfile" in inside
 
 
+def test_the_description_on_pypi_has_readmes_words_and_no_link_that_leads_nowhere(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        description = archive.read(metadata).decode().partition("\n\n")[2]
+    without_pictures = re.sub(r"!\[[^\]]*\]\((?!https?://)[^)]+\)\n+", "", (PROJECT / "README.md").read_text())
+    assert "![" not in description
+    without_links = re.sub(r"\[([^\]]+)\]\((?!https?://)[^)]+\)", r"\1", without_pictures)
+    assert description.strip() == without_links.strip()
+    assert [target for target in re.findall(r"\]\(([^)]+)\)", description) if "://" not in target] == []
+
+
 def test_the_installed_wheel_works(wheel: Path, tmp_path: Path, new_database: Callable[[], str]) -> None:
-    _pip("install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel))
+    pip("install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel))
     (tmp_path / "shop.py").write_text(
         "import os\n"
         "from celery import Celery\n"
@@ -61,7 +54,7 @@ def test_the_installed_wheel_works(wheel: Path, tmp_path: Path, new_database: Ca
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert str(tmp_path) in run("-c", "import celery_pgbg.cli; print(celery_pgbg.cli.__file__)")
+    assert str(tmp_path) in run("-c", "import celery_pgbg.operating.cli; print(celery_pgbg.operating.cli.__file__)")
     run("-m", "celery", "-A", "shop", "pgbg", "install")
     assert "SELECT 1" in run("-m", "celery", "-A", "shop", "pgbg", "doctor")
     assert "PostgresBackend" in run("-c", "from shop import app; print(type(app.backend))")

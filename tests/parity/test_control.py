@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.effects import lose
 from tests.fix_parity import Side
 from tests.waiting import eventually
 
@@ -78,7 +79,7 @@ def test_statistics_count_what_becomes_of_statements(sql_side: Side, hold: Calla
         sql_side.shop.wait_active(result)
     meanwhile = statistics(sql_side)
     alone.revoke(terminate=True)
-    database.execute("SELECT pg_terminate_backend(%s)", [sql_side.shop.wait_active(lost)["worker_pid"]])
+    lose(database, lost.id)
     for result in (alone, lost):
         result.get(timeout=WAIT, propagate=False)
     database.execute("SELECT pg_advisory_unlock(%s)", [key])

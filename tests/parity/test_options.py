@@ -14,7 +14,7 @@ from celery.exceptions import TimeoutError as ResultTimeout
 
 from celery_pgbg.runners import close_runners
 from tests.apps import parity
-from tests.effects import CELERY_VERSION, running, runs
+from tests.effects import CELERY_VERSION, lose, running, runs
 from tests.fix_parity import Side
 from tests.waiting import eventually
 
@@ -210,9 +210,9 @@ def test_a_lost_background_worker_fails_a_task_that_does_not_want_its_message_ba
     sql_side: Side, hold: Callable[[], int], database: Any
 ) -> None:
     result = sql_side.task("wait_not_requeued").delay(hold())
-    entry = sql_side.shop.wait_active(result)
-    database.execute("SELECT pg_terminate_backend(%s)", [entry["worker_pid"]])
-    with pytest.raises(Exception, match="ended from outside"):
+    sql_side.shop.wait_active(result)
+    lose(database, result.id)
+    with pytest.raises(Exception, match="ended its background worker"):
         result.get(timeout=WAIT)
     eventually("told", lambda: "task_failure" in sql_side.journal.words(result.id))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.effects import running
+from tests.effects import lose, running
 from tests.fix_celery import PROJECT
 from tests.fix_parity import ALONE, TwinShop
 from tests.waiting import eventually
@@ -264,7 +264,7 @@ def test_a_lost_background_worker_is_redelivered_on_another_pool_as_well(
     key = hold()
     result = task(shop, "wait_for_lock").delay(key)
     [pid] = eventually("it runs", lambda: running(database, result.id))
-    database.execute("SELECT pg_terminate_backend(%s)", [pid])
+    lose(database, result.id)
     eventually("another runs it", lambda: running(database, result.id) not in ([], [pid]))
     assert result.state == "PENDING"
     database.execute("SELECT pg_advisory_unlock(%s)", [key])

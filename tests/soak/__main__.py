@@ -19,11 +19,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--broker", choices=["amqp", "pgbg"], default="amqp")
     options = parser.parse_args()
     broker = RabbitServer("soak")
     with own_database() as dsn:
-        report = soak(dsn, broker.find_or_start(), options.seconds, options.clients, options.seed)
-    broker.purge()
+        url = broker.find_or_start() if options.broker == "amqp" else f"pgbg+{dsn}"
+        report = soak(dsn, url, options.seconds, options.clients, options.seed)
+    if options.broker == "amqp":
+        broker.purge()
     show(report, options.seconds)
     return 1 if report.wrong or not all(line.is_flat for line in report.lines) else 0
 

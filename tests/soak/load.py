@@ -209,8 +209,11 @@ class Accidents:
                         ("background workers ended", "backend_type = 'pg_background'"),
                     ]
                 )
+                # What somebody else ends has failed, and is not run again.
                 query = (
-                    f"SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE {condition}"
-                    " AND datname = current_database() ORDER BY random() LIMIT 1) AS one"
+                    f"WITH one AS MATERIALIZED (SELECT pid FROM pg_stat_activity WHERE {condition}"
+                    " AND datname = current_database() ORDER BY random() LIMIT 1), marked AS ("
+                    "UPDATE celery_pgbg.execution SET terminated_at = now() WHERE pid = (SELECT pid FROM one))"
+                    " SELECT pg_terminate_backend(pid) FROM one"
                 )
                 self.counts[name] += len(self._database.execute(query).fetchall())

@@ -13,12 +13,21 @@ from typing import Any
 import psutil
 import psycopg
 
-from celery_pgbg.database import operations
 from celery_pgbg.database.results import close_stores
+from celery_pgbg.execution.expiry import delete_expired
 from tests.fix_celery import Shop
 from tests.soak.load import Accidents, Load
 from tests.soak.samples import CONCURRENCY, Line, Sampler, judge
 from tests.waiting import eventually
+
+#: Who holds which advisory lock, and what that session does.
+_LOCKS = """
+SELECT classid, objid, objsubid, mode, granted, application_name, backend_type, state, wait_event_type, wait_event,
+    query, xact_start, state_change
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND pid NOT IN (SELECT pid FROM celery_pgbg.consumer)
+"""
 
 #: How old what is kept may become, in seconds; it is deleted as often, so that tables can be flat.
 _KEEP_SECONDS = 20.0
@@ -62,7 +71,7 @@ class Housekeeping(threading.Thread):
 def clean(shop: Shop, database: Any, seconds: float) -> None:
     """Delete results and outcomes older than this."""
     shop.app.backend.store.delete_expired(seconds, seconds, seconds)
-    operations.purge(database, seconds)
+    delete_expired(database, seconds)
 
 
 def soak(dsn: str, broker: str, seconds: float, clients: int = 12, seed: int = 0) -> Report:
@@ -134,7 +143,7 @@ def _left_behind(shop: Shop, database: Any, sampler: Sampler) -> list[str]:
     try:
         eventually("nothing is held any more", is_idle)
     except AssertionError:
-        return [f"left when idle: {sampler.holdings()} {sampler.counts()}"]
+        return [f"left when idle: {sampler.holdings()} {sampler.counts()} {database.execute(_LOCKS).fetchall()}"]
     # What had no outcome is deleted once it is certain that it does not run; the last to count stores its own result.
     try:
         eventually("all is deleted", lambda: sum(_rows_left(shop, database).values()) <= 1)

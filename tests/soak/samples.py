@@ -18,7 +18,9 @@ SELECT
     count(*) FILTER (WHERE application_name LIKE 'pgbg results%%') AS results,
     count(*) FILTER (WHERE backend_type = 'pg_background') AS background_workers,
     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS advisory_locks
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        -- those of the broker's consumers show that they live
+        AND pid NOT IN (SELECT pid FROM celery_pgbg.consumer)) AS advisory_locks
 FROM pg_stat_activity WHERE datname = current_database()
 """
 

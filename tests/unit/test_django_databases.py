@@ -9,8 +9,8 @@ import pytest
 from celery import Celery
 from psycopg.conninfo import conninfo_to_dict
 
+from celery_pgbg.configuration import settings_of
 from celery_pgbg.errors import ConfigurationError
-from celery_pgbg.runners import settings_of
 
 utils = pytest.importorskip("django.db.utils")
 ENGINE = "django.db.backends.postgresql"

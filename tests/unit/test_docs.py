@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import json
 import re
@@ -11,9 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from celery_pgbg.settings import Settings
-from tests.doc_blocks import FILE, PAGES, PROJECT, python_blocks
+from tests.doc_blocks import FILE, PAGES, PROJECT, blocks_of, python_blocks
 
 
 def test_the_settings_page_is_the_one_the_code_makes() -> None:
@@ -27,6 +29,49 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_map_of_folders_is_the_tree() -> None:
+    text = (PROJECT / "CONTRIBUTING.md").read_text()
+    table = text[text.index("| folder |") : text.index("## How to add")]
+    drawn = {
+        folder
+        for cells in re.findall(r"^\| (`.+?`) \|", table, re.MULTILINE)
+        for folder in re.findall(r"`(.+?)/`", cells)
+    }
+    files = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()
+    tree = {str(folder) for file in files for folder in Path(file).parents if folder.parts and file[0] != "."}
+    outer = ("celery_pgbg", "tests", "docs", "benchmarks", "example_project")
+    assert {folder.partition("/")[0] for folder in tree} == set(outer)
+    deep = {folder for folder in tree if re.match("example_project/|tests/.*/", folder)}
+    assert drawn == tree - deep - {"tests"}, "CONTRIBUTING.md needs a line for each folder"
+
+
+def test_what_the_contributors_page_names_is_there() -> None:
+    text = (PROJECT / "CONTRIBUTING.md").read_text()
+    places = (PROJECT, PROJECT / "celery_pgbg")
+    for name in re.findall(r"`((?:\w+/)+[\w.]+\.(?:py|sql))`", text):
+        assert any((place / name).exists() for place in places), name
+    for name in re.findall(r"`make ([a-z-]+)", text):
+        assert re.search(rf"^{name}:", (PROJECT / "Makefile").read_text(), re.MULTILINE), name
+
+
+def test_each_line_of_the_threat_model_has_a_test() -> None:
+    text = (PROJECT / "docs" / "explanation" / "security.md").read_text()
+    lines = [line for line in text[: text.index("\n## ")].splitlines() if line.startswith("| ")][1:]
+    assert len(lines) > 8
+    named = [re.findall(r"`([\w/]+\.py)`", line.rstrip(" |").rpartition("|")[2]) for line in lines]
+    assert all(named), "a line without a test"
+    tests = PROJECT / "tests"
+    there = {str(path.relative_to(tests / "security")) for path in (tests / "security").glob("test_*.py")}
+    there |= {str(path.relative_to(tests)) for path in tests.glob("*/test_*.py")}
+    assert {name for names in named for name in names} <= there
+
+
+def test_each_change_fragment_has_a_kind() -> None:
+    kinds = "added|changed|deprecated|removed|fixed|security"
+    for fragment in (PROJECT / "docs" / "changes").iterdir():
+        assert fragment.name == "README.md" or re.fullmatch(rf"\+[\w-]+\.({kinds})\.md", fragment.name), fragment.name
 
 
 #: Runs the blocks of each page in one namespace, as a reader would who pastes them into one module.
@@ -49,10 +94,20 @@ def test_every_python_block_runs() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_configuration_files_on_pages_parse(page: Path) -> None:
+    for block in blocks_of(page, "yaml"):
+        assert list(yaml.safe_load_all(block))
+    for block in blocks_of(page, "ini"):
+        read = configparser.ConfigParser(strict=False, interpolation=None)
+        read.read_string(block)
+        assert read.sections()
+
+
 def test_blocks_that_are_files_are_on_pages_that_have_a_test_of_their_own() -> None:
-    """Those are ``test_django.py`` and ``test_pytest_plugin.py`` in ``tests/acceptance``."""
+    """Those are ``test_django.py``, ``test_pytest_plugin.py`` and ``test_declared_tasks.py``."""
     pages = {page.name for page in PAGES if any(FILE.match(block) for block in python_blocks(page))}
-    assert pages == {"django.md", "test-your-tasks.md"}
+    assert pages == {"django.md", "test-your-tasks.md", "sql-files.md"}
 
 
 @pytest.mark.parametrize(

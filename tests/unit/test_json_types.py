@@ -14,7 +14,7 @@ from kombu.serialization import dumps, loads
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-import celery_pgbg.task  # noqa: F401 - registers the types
+import celery_pgbg.tasks.task  # noqa: F401 - registers the types
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_value_comes_back_as_what_it_was(value: Any) -> None:
 def test_what_the_application_has_taught_kombu_stays() -> None:
     program = (
         "from datetime import timedelta; from kombu.utils.json import dumps, register_type;"
-        "register_type(timedelta, 'theirs', str, str); import celery_pgbg.task; print(dumps(timedelta(1)))"
+        "register_type(timedelta, 'theirs', str, str); import celery_pgbg.tasks.task; print(dumps(timedelta(1)))"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert "theirs" in told

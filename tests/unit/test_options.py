@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +13,8 @@ from celery import Celery, Task
 
 from celery_pgbg import SQLTask, sql_task
 from celery_pgbg.errors import TaskDefinitionError
-from celery_pgbg.options import TaskOptions
+from celery_pgbg.tasks.options import TaskOptions
+from tests.fix_celery import PROJECT
 
 
 def define(**options: Any) -> Any:
@@ -29,13 +34,18 @@ def define(**options: Any) -> Any:
         ({"returns": "command"}, "returns must be one of"),
         ({"atomic": "no"}, "atomic must be True or False, got 'no'"),
         ({"atomic": None}, "atomic must be True or False, got None"),
-        ({"atomic": False, "returns": "rows"}, "command tag"),
         ({"database": 5}, "database must be a name or None, got 5"),
         ({"role": ""}, "role must be a name or None, got ''"),
         ({"settings": ["work_mem"]}, "settings must be a dict"),
         ({"settings": {1: "x"}}, "settings are named by strings, got 1"),
         ({"settings": {"Application_Name": "x"}}, "may not have 'Application_Name': it names the task"),
         ({"settings": {"role": "x"}}, "use the option role="),
+        ({"atomc": False}, "x.body: unknown option 'atomc'.*did you mean 'atomic'"),
+        ({"setings": {}}, "unknown option 'setings'.*did you mean 'settings'"),
+        ({"max_retrys": 3}, "unknown option 'max_retrys'.*did you mean 'max_retries'"),
+        ({"per_call": ["role"]}, "per_call must be a dict"),
+        ({"per_call": {"roles": True}}, "per_call has no 'roles'.*did you mean 'role'"),
+        ({"per_call": {"role": "reader"}}, "must be a list of names or True"),
     ],
 )
 def test_a_wrong_option_is_refused_with_what_is_right(options: dict[str, Any], message: str) -> None:
@@ -62,3 +72,57 @@ def test_a_task_in_one_transaction_is_acknowledged_late_and_one_that_stands_alon
 def test_the_decorator_takes_only_our_base() -> None:
     with pytest.raises(TaskDefinitionError, match="must be a subclass of SQLTask, got Task"):
         sql_task(base=Task)
+
+
+@pytest.mark.parametrize("options", [{"my_own": 1}, {"owner": "me"}, {"roles_of_mine": []}, {"typing": False}])
+def test_attributes_of_a_users_own_are_left_alone(options: dict[str, Any]) -> None:
+    task = define(**options)
+    assert {name: getattr(task, name) for name in options} == options
+
+
+@pytest.mark.parametrize("name", ["settings", "role", "database", "returns", "atomic", "reuse"])
+def test_an_option_of_the_task_is_none_of_a_call(name: str) -> None:
+    task = define()
+    with pytest.raises(TaskDefinitionError, match=f"x.body: {name} is an option of the task"):
+        task.apply_async((), **{name: "x"})
+    with pytest.raises(TaskDefinitionError, match=f"x.body: {name} is an option of the task"):
+        task.s().set(**{name: "x"}).delay()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("x", "must be a dict"),
+        ({"setings": {}}, "has no 'setings'.*did you mean 'settings'"),
+        ({"returns": "row"}, "has no 'returns'"),
+        ({"settings": ["a"]}, "settings must be a dict"),
+        ({"settings": {"work_mem": "1GB"}}, "does not allow settings 'work_mem'; allowed: .*statement_timeout"),
+        ({"settings": {1: 2}}, "does not allow settings 1"),
+        ({"role": "postgres"}, "does not allow role 'postgres'; allowed: none"),
+        ({"database": "other"}, "does not allow database 'other'"),
+    ],
+)
+def test_a_call_may_choose_what_the_task_allows(said: Any, message: str) -> None:
+    with pytest.raises(TaskDefinitionError, match=message):
+        define().apply_async((), pgbg=said)
+
+
+def test_a_task_that_is_sent_without_an_app_warns_once(tmp_path: Path) -> None:
+    """In a process of its own, which has no app."""
+    program = """
+from celery_pgbg import sql_task
+@sql_task
+def f():
+    return "SELECT 1"
+for _ in range(2):
+    try:
+        f.apply_async(retry=False)
+    except Exception:
+        pass
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CELERY")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
+    )
+    assert done.stderr.count("is sent without an app of yours, so to amqp://localhost") == 1

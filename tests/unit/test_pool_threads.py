@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from celery_pgbg.pool import TaskPool
+from celery_pgbg.pool.taskpool import TaskPool
 from tests.waiting import eventually
 
 

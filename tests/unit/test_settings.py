@@ -8,12 +8,14 @@ import pytest
 from celery import Celery
 from psycopg import conninfo
 
+from celery_pgbg.configuration import settings_of
 from celery_pgbg.errors import ConfigurationError
-from celery_pgbg.runners import settings_of
 from celery_pgbg.settings import Settings, normalise_dsn, read_settings
 
 
-@pytest.mark.parametrize("password", ["simple", "p@ss", "p@s/s:w@rd", "p%40ss", "ünï@"])
+@pytest.mark.parametrize(
+    "password", ["simple", "p@ss", "p@s/s:w@rd", "p%40ss", "ünï@", "what?", "a?b=c", "p@a?b", "?@?/?", "1?a=b"]
+)
 def test_a_password_may_be_written_as_it_is(password: str) -> None:
     dsn = normalise_dsn("pgbg_dsn", f"postgresql://user:{password}@host:5433/db?sslmode=require")
     parts = conninfo.conninfo_to_dict(dsn)

@@ -11,7 +11,7 @@ from celery.worker.request import Request
 
 from celery_pgbg import SQLTask
 from celery_pgbg.errors import TaskDefinitionError
-from celery_pgbg.request import SQLRequest, with_our_ends
+from celery_pgbg.tasks.request import SQLRequest, with_our_ends
 
 
 def define(body: Any, **options: Any) -> Any:

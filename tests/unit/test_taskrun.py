@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Interruption, Watch
-from celery_pgbg.taskrun import TaskRun, current_run
+from celery_pgbg.tasks.taskrun import TaskRun, current_run
+from celery_pgbg.watch import Interruption, Watch
 
 
 class RevokedRequest:
@@ -33,10 +33,9 @@ def test_a_run_that_was_revoked_in_line_is_not_traced_unless_something_must_be_s
     def tracer() -> None:
         run = current_run("a")
         assert run is not None
-        watch = Watch(Attempt("a"))
-        run.follow(watch)
-        seen.append(watch.interruption)
+        assert run.watch is not None
+        seen.append(run.watch.interruption)
 
     request = RevokedRequest(stops_first)
-    TaskRun("a", True, tracer, (), {}, {"accept_callback": request.on_accepted}).execute()
+    TaskRun("a", Watch(Attempt("a")), tracer, (), {}, {"accept_callback": request.on_accepted}).execute()
     assert seen == traced

@@ -6,7 +6,7 @@ import pytest
 from celery import Celery
 from psycopg import conninfo
 
-from celery_pgbg.runners import settings_of
+from celery_pgbg.configuration import settings_of
 from celery_pgbg.testing.apps import configured
 from celery_pgbg.testing.databases import as_url
 from celery_pgbg.testing.waiting import wait_until

@@ -1,14 +1,14 @@
 -- Launch one attempt of a task in a background worker, unless it has ended or runs already.
 --
--- Runs on a launcher's session, as a transaction of its own. It holds the gate, an advisory lock
--- that the worker waits for, until this transaction commits: so the worker cannot end before its
--- handle is known and on record, and ends at once where this transaction rolls back.
+-- Runs on a launcher's session, as a transaction of its own. It is the gate: the worker waits for its end,
+-- so it cannot end before its handle is known and on record, and ends at once where this rolls back.
 --
 -- State: finished (an outcome is there), attached (a worker of an earlier delivery runs; its PID),
 -- launched (ours; the handle).
 CREATE OR REPLACE FUNCTION celery_pgbg.launch(
     extension_schema text,
     launch_function text,
+    queue_bytes integer,
     task_id text,
     attempt integer,
     task_name text,
@@ -16,11 +16,15 @@ CREATE OR REPLACE FUNCTION celery_pgbg.launch(
     nodename text,
     preamble text,
     statement text,
+    is_plain_query boolean,
     returns text,
     role_name text,
     settings jsonb,
     max_result_bytes bigint,
     notify boolean,
+    walk jsonb,
+    message_id bigint DEFAULT NULL,
+    task_meta jsonb DEFAULT NULL,
     OUT state text,
     OUT pid integer,
     OUT cookie bigint
@@ -28,9 +32,8 @@ CREATE OR REPLACE FUNCTION celery_pgbg.launch(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    gate_key CONSTANT bigint := celery_pgbg.lock_key('gate', pg_current_xact_id()::text);
     is_first boolean;
-    setting record;
+    call pg_catalog.text;
 BEGIN
     SELECT earlier.* INTO state, pid, cookie, is_first
     FROM celery_pgbg.earlier_delivery(task_id, attempt) AS earlier;
@@ -38,18 +41,25 @@ BEGIN
         RETURN;
     END IF;
 
-    PERFORM pg_advisory_xact_lock(gate_key);
     -- The worker inherits these; they end with this transaction.
-    FOR setting IN SELECT s.key, s.value FROM jsonb_each_text(settings) AS s LOOP
-        PERFORM set_config(setting.key, setting.value, true);
-    END LOOP;
-    PERFORM set_config('application_name', application_name, true);
-    EXECUTE format('SELECT pid, cookie FROM %I.%I($1)', extension_schema, launch_function)
+    IF settings IS NOT NULL THEN
+        PERFORM pg_catalog.set_config(s.key, s.value, true) FROM pg_catalog.jsonb_each_text(settings) AS s;
+    END IF;
+    PERFORM pg_catalog.set_config('application_name', application_name, true);
+    IF walk IS NOT NULL THEN
+        -- All its batches are one statement.
+        PERFORM pg_catalog.set_config('statement_timeout', '0', true);
+        call := celery_pgbg.walk_call(task_id, attempt, walk, role_name);
+    ELSE
+        call := celery_pgbg.run_call(
+            is_first, task_id, attempt, preamble, statement, is_plain_query, returns, role_name, max_result_bytes, notify,
+            message_id, task_meta
+        );
+    END IF;
+    EXECUTE pg_catalog.format('SELECT pid, cookie FROM %I.%I($1, $2)', extension_schema, launch_function)
     INTO pid, cookie
-    USING celery_pgbg.run_call(
-        gate_key, is_first, task_id, attempt, preamble, statement, returns, role_name,
-        max_result_bytes, notify
-    );
+    -- both arguments, so that no other function fits better
+    USING call, queue_bytes;
     PERFORM celery_pgbg.record_execution(task_id, attempt, task_name, pid, cookie, application_name, nodename);
     state := 'launched';
 END;

@@ -1,52 +1,47 @@
--- Launch one attempt as ``launch`` does, in a background worker that other attempts can be handed over to.
+-- Launch a background worker that takes the orders of a pool, one after another; on a launcher's session, a transaction
+-- of its own, whose end it waits for.
 --
--- The worker inherits no time limit of a statement: its whole life is one statement.
+-- It inherits no time limit of a statement: its whole life is one statement.
 CREATE OR REPLACE FUNCTION celery_pgbg.launch_reusable(
     extension_schema text,
     launch_function text,
-    task_id text,
-    attempt integer,
-    task_name text,
+    queue_bytes integer,
+    pool text,
     application_name text,
-    nodename text,
-    preamble text,
-    statement text,
-    returns text,
-    role_name text,
-    max_result_bytes bigint,
-    notify boolean,
-    OUT state text,
     OUT pid integer,
-    OUT cookie bigint,
-    OUT bgworker_id bigint
+    OUT cookie bigint
 )
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    gate_key CONSTANT bigint := celery_pgbg.lock_key('gate', pg_current_xact_id()::text);
-    is_first boolean;
+    bgworker_id bigint;
 BEGIN
-    SELECT earlier.* INTO state, pid, cookie, is_first
-    FROM celery_pgbg.earlier_delivery(task_id, attempt) AS earlier;
-    IF state IS NOT NULL THEN
-        RETURN;
-    END IF;
-
-    PERFORM pg_advisory_xact_lock(gate_key);
-    INSERT INTO celery_pgbg.bgworker AS b (task_id, attempt, application_name, work)
-    VALUES (
-        launch_reusable.task_id, launch_reusable.attempt, launch_reusable.application_name,
-        celery_pgbg.run_call(
-            gate_key, is_first, launch_reusable.task_id, launch_reusable.attempt, preamble, statement,
-            returns, role_name, max_result_bytes, notify
+    -- those that were stopped and did not end by themselves
+    DELETE FROM celery_pgbg.bgworker AS b
+    WHERE b.role OPERATOR(pg_catalog.=) pg_catalog.quote_ident(CURRENT_USER)::pg_catalog.regrole
+        AND b.is_stopped
+        AND b.changed_at OPERATOR(pg_catalog.<) (
+            pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 minute'::interval
         )
-    )
-    RETURNING b.id INTO bgworker_id;
-    PERFORM set_config('application_name', application_name, true);
-    EXECUTE format('SELECT pid, cookie FROM %I.%I($1)', extension_schema, launch_function)
+        AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_stat_get_activity(b.pid) AS process
+            WHERE process.datid OPERATOR(pg_catalog.=) (
+                SELECT d.oid FROM pg_catalog.pg_database AS d
+                WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+            )
+        );
+    INSERT INTO celery_pgbg.bgworker AS b (pool) VALUES (launch_reusable.pool) RETURNING b.id INTO bgworker_id;
+    PERFORM pg_catalog.set_config('application_name', application_name, true);
+    EXECUTE pg_catalog.format('SELECT pid, cookie FROM %I.%I($1, $2)', extension_schema, launch_function)
     INTO pid, cookie
-    USING format('CALL celery_pgbg.serve_v1(%s, %s)', bgworker_id, gate_key);
-    PERFORM celery_pgbg.record_execution(task_id, attempt, task_name, pid, cookie, application_name, nodename);
-    state := 'launched';
+    -- both arguments, so that no other function fits better
+    USING
+        pg_catalog.format(
+            'CALL celery_pgbg.serve_v1(%s, %L, %L)', bgworker_id, pool, pg_catalog.pg_current_xact_id()
+        ),
+        queue_bytes;
+    UPDATE celery_pgbg.bgworker AS b SET pid = launch_reusable.pid, cookie = launch_reusable.cookie
+    WHERE b.id OPERATOR(pg_catalog.=) bgworker_id
+        AND b.role OPERATOR(pg_catalog.=) pg_catalog.quote_ident(CURRENT_USER)::pg_catalog.regrole;
 END;
 $$;

@@ -24,14 +24,15 @@ BEGIN
         record_execution.pid, record_execution.cookie,
         record_execution.application_name, record_execution.nodename
     )
-    ON CONFLICT (task_id, attempt) DO UPDATE SET
+    ON CONFLICT (task_id, attempt, owner) DO UPDATE SET
         pid = excluded.pid, cookie = excluded.cookie, nodename = excluded.nodename,
         launcher_pid = excluded.launcher_pid, launched_by = excluded.launched_by,
-        launched_at = excluded.launched_at, launches = e.launches + 1,
+        launched_at = excluded.launched_at, launches = e.launches OPERATOR(pg_catalog.+) 1,
+        seen_at = NULL, terminated_at = NULL,
         progress_percent = NULL, progress_message = NULL
     RETURNING e.launches INTO number;
-    IF number = 1 THEN
-        PERFORM set_config('synchronous_commit', 'off', true);
+    IF number OPERATOR(pg_catalog.=) 1 THEN
+        PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
     END IF;
 END;
 $$;

@@ -1,5 +1,8 @@
--- Put a statement that stands alone on record, before its launch, in a transaction of its own.
--- Returns false where an earlier delivery's worker still runs it, or has left an outcome.
+-- Put a statement that stands alone on record, before its launch, in a transaction of its own on the session that
+-- will launch it. That session holds a lock from then on, by which everybody knows that somebody looks after it.
+--
+-- State: recorded; finished (an outcome is there); attached (an earlier delivery's worker runs it, or its launching
+-- session lives; its PID, 0 where it is not launched yet); gone (neither, and no outcome).
 CREATE OR REPLACE FUNCTION celery_pgbg.record_standalone(
     task_id text, attempt integer, task_name text, application_name text, nodename text,
     OUT state text, OUT pid integer
@@ -8,32 +11,31 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM pg_advisory_xact_lock(
-        celery_pgbg.lock_key('delivery', record_standalone.attempt || ' ' || record_standalone.task_id)
+    LOOP
+        SELECT
+            CASE
+                WHEN earlier.state IS NOT NULL THEN earlier.state
+                -- of the record that is there
+                WHEN earlier.pid IS NOT NULL THEN 'gone'
+            END,
+            earlier.pid
+        INTO state, pid
+        FROM celery_pgbg.earlier_delivery(record_standalone.task_id, record_standalone.attempt) AS earlier;
+        IF state IS NOT NULL THEN
+            RETURN;
+        END IF;
+        INSERT INTO celery_pgbg.execution
+            (task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename)
+        VALUES
+            (record_standalone.task_id, record_standalone.attempt, record_standalone.task_name, false, 0, 0,
+                record_standalone.application_name, record_standalone.nodename)
+        ON CONFLICT DO NOTHING;
+        -- Where deliveries have no turn, as a stranger holds their lock, the primary key lets one of them through.
+        EXIT WHEN FOUND;
+    END LOOP;
+    PERFORM pg_catalog.pg_try_advisory_lock(
+        celery_pgbg.attempt_key('standalone', record_standalone.task_id, record_standalone.attempt)
     );
-    SELECT 'finished', o.pid INTO record_standalone.state, record_standalone.pid
-    FROM celery_pgbg.outcome AS o
-    WHERE o.task_id = record_standalone.task_id AND o.attempt = record_standalone.attempt;
-    IF FOUND THEN
-        RETURN;
-    END IF;
-    SELECT
-        CASE WHEN e.launched_at > clock_timestamp() - interval '3 seconds' OR activity.pid IS NOT NULL
-            THEN 'attached' ELSE 'gone' END,
-        coalesce(activity.pid, e.pid)
-    INTO record_standalone.state, record_standalone.pid
-    FROM celery_pgbg.execution AS e
-    LEFT JOIN pg_catalog.pg_stat_activity AS activity
-        ON activity.backend_type = 'pg_background' AND activity.application_name = e.application_name
-    WHERE e.task_id = record_standalone.task_id AND e.attempt = record_standalone.attempt;
-    IF FOUND THEN
-        RETURN;
-    END IF;
-    INSERT INTO celery_pgbg.execution
-        (task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename)
-    VALUES
-        (record_standalone.task_id, record_standalone.attempt, record_standalone.task_name, false, 0, 0,
-            record_standalone.application_name, record_standalone.nodename);
-    record_standalone.state := 'recorded';
+    state := 'recorded';
 END;
 $$;

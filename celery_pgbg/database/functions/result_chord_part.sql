@@ -1,4 +1,4 @@
--- Record one ended member of a chord, and tell the caller what to do.
+-- Record one ended member of a chord, and return what the caller is to do.
 --
 -- Runs as a transaction of its own, on any session. Members of one chord that end at the same moment
 -- take turns on the chord's row, so exactly one of them sees the last arrival.
@@ -20,16 +20,17 @@ CREATE OR REPLACE FUNCTION celery_pgbg.result_chord_part(
     lease_ms bigint,
     OUT state text
 )
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+    own_owner CONSTANT regrole := celery_pgbg.owner();
     counted celery_pgbg.chord;
 BEGIN
     IF result_chord_part.outcome_attempt IS NOT NULL AND NOT EXISTS (
         SELECT FROM celery_pgbg.outcome AS outcome
-        JOIN celery_pgbg.execution AS execution USING (task_id, attempt)
-        WHERE outcome.task_id = result_chord_part.task_id AND outcome.attempt = result_chord_part.outcome_attempt
+        JOIN celery_pgbg.execution AS execution USING (task_id, attempt, owner)
+        WHERE outcome.owner = own_owner AND outcome.task_id = result_chord_part.task_id AND outcome.attempt = result_chord_part.outcome_attempt
             AND outcome.succeeded AND execution.task_name = result_chord_part.task_name
     ) THEN
         result_chord_part.state := 'outcome_missing';
@@ -38,10 +39,10 @@ BEGIN
 
     INSERT INTO celery_pgbg.chord AS chord (group_id)
     VALUES (result_chord_part.group_id)
-    ON CONFLICT (group_id) DO NOTHING;
+    ON CONFLICT (group_id, owner) DO NOTHING;
     SELECT chord.* INTO counted
     FROM celery_pgbg.chord AS chord
-    WHERE chord.group_id = result_chord_part.group_id
+    WHERE chord.owner = own_owner AND chord.group_id = result_chord_part.group_id
     FOR UPDATE;
     IF counted.finished THEN
         result_chord_part.state := 'finished';
@@ -55,7 +56,7 @@ BEGIN
         result_chord_part.status, result_chord_part.content_type, result_chord_part.content_encoding,
         result_chord_part.value, result_chord_part.outcome_attempt
     )
-    ON CONFLICT (group_id, task_id, group_index) DO NOTHING;
+    ON CONFLICT (group_id, task_id, group_index, owner) DO NOTHING;
     IF FOUND THEN
         counted.arrived := counted.arrived + 1;
     END IF;
@@ -72,6 +73,6 @@ BEGIN
     UPDATE celery_pgbg.chord AS chord
     SET arrived = counted.arrived, claim = counted.claim, claimed_until = counted.claimed_until,
         stored_at = clock_timestamp()
-    WHERE chord.group_id = result_chord_part.group_id;
+    WHERE chord.owner = own_owner AND chord.group_id = result_chord_part.group_id;
 END;
 $$;

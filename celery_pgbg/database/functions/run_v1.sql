@@ -1,190 +1,204 @@
 -- Run one attempt's statement in a background worker; its effects and its outcome commit together.
 --
--- Waits for the gate, ends quietly where the launching transaction rolled back or another worker
+-- Waits for the gate, the end of the launching transaction. Ends quietly where that rolled back or another worker
 -- left an outcome, and else runs the statement in a subtransaction. An error rolls that back and is
 -- itself the outcome. A cancel or a time limit is not caught: it leaves no outcome at all.
 -- Returns NULL, as text because a launcher must name the type to read an error from a handle.
 --
+-- The statement may leave any state of the session behind: nothing here depends on search_path or on styles,
+-- and what is ours runs with the role, the row security and the lock timeout that were there before.
+--
 -- Whether the launching transaction committed is asked of the transaction log, not of a table,
 -- because under REPEATABLE READ this transaction's snapshot is older than that commit.
 --
--- A cursor tells, without executing anything, whether the statement returns rows: opening one for
--- a statement that does not is invalid_cursor_definition. "row" and "value" go without the cursor,
--- which would rule out a parallel plan.
+-- Opening a cursor tells the columns, without executing anything. Their types are kept as they are where all are
+-- PostgreSQL's own and none a domain: such OIDs are below 0x3000.
 --
--- One function, and few expressions: each worker is a new process that plans every one of them anew.
+-- The message of the broker that asked for the attempt ends with its success, where one is given: nothing is left to do
+-- then. Where that cannot be, because somebody just gives it to another consumer, it is left to be acknowledged.
+--
+-- Short, with few expressions and names: each worker is a new process that reads, compiles and plans all of it anew. Here
+-- is what the most tasks need, one row or a count as the role of the session; the rest is in functions that are
+-- called for it. None is called between the statement and the look at the session's state: the statement may leave a role
+-- that has no right to call it.
 CREATE OR REPLACE FUNCTION celery_pgbg.run_v1(
-    task_id text,
+    task_id pg_catalog.text,
     attempt integer,
-    launch_xid xid8,
-    gate_key bigint,
+    owner pg_catalog.regrole,
+    launch_xid pg_catalog.xid8,
     attempt_key bigint,
     is_first boolean,
-    preamble text,
-    statement text,
-    returns text,
-    role_name text,
+    preamble pg_catalog.text,
+    statement pg_catalog.text,
+    is_plain_query boolean,
+    returns pg_catalog.text,
+    role_name pg_catalog.text,
     max_result_bytes bigint,
-    notify boolean
-) RETURNS text
+    notify boolean,
+    message_id bigint DEFAULT NULL,
+    task_meta pg_catalog.jsonb DEFAULT NULL
+) RETURNS pg_catalog.text
 LANGUAGE plpgsql
 AS $$
 #variable_conflict use_variable
 DECLARE
-    -- PL/pgSQL's own, where rows are asked of a statement that has none
-    no_rows_message CONSTANT text := 'INTO used with a command that cannot return data';
-    launching_role text;
-    started_at timestamptz;
-    succeeded boolean;
-    results refcursor;
-    item record;
-    row_text text;
-    row_texts text[];
-    result_bytes bigint := 0;
+    launched pg_catalog.record;
+    results pg_catalog.refcursor;
+    columns pg_catalog.record;
+    item pg_catalog.record;
+    ran pg_catalog.record;
     row_count bigint;
-    column_names text[];
-    first_item record;
-    first_row bytea;
-    error_sqlstate text;
-    error_message text;
-    error_fields jsonb;
+    -- what the rare ways need: styles, or an error
+    spare pg_catalog.record;
 BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared(gate_key), pg_catalog.pg_advisory_xact_lock(attempt_key);
-    IF pg_catalog.pg_xact_status(launch_xid) IS DISTINCT FROM 'committed' THEN
-        RETURN NULL;
-    END IF;
-    IF NOT is_first THEN
-        IF EXISTS (
-            SELECT FROM celery_pgbg.outcome AS o WHERE o.task_id = run_v1.task_id AND o.attempt = run_v1.attempt
-        ) THEN
+    SELECT
+        -- by this lock everybody knows who runs the attempt
+        pg_catalog.pg_try_advisory_xact_lock(attempt_key) AS has_lock,
+        -- the gate: a lock could be held by a stranger
+        is_first AND (pg_catalog.pg_xact_status(launch_xid) OPERATOR(pg_catalog.=) 'committed') AS may_run,
+        pg_catalog.clock_timestamp() AS started_at,
+        returns OPERATOR(pg_catalog.=) 'count' AS counts,
+        preamble IS NULL AND role_name IS NULL AND NOT is_plain_query
+            AND NOT (returns OPERATOR(pg_catalog.=) 'rows') AS is_simple,
+        SESSION_USER AS session_name,
+        pg_catalog.current_setting('role') AS role_name,
+        pg_catalog.current_setting('lock_timeout') AS lock_timeout,
+        pg_catalog.concat_ws(
+            ' ', SESSION_USER, CURRENT_USER, pg_catalog.current_setting('role'),
+            pg_catalog.current_setting('row_security'), pg_catalog.current_setting('lock_timeout')
+        ) AS state
+    INTO launched;
+    IF (launched.has_lock AND launched.may_run) IS NOT TRUE THEN
+        IF NOT celery_pgbg.may_run(task_id, attempt, owner, launch_xid, attempt_key, is_first, launched.has_lock) THEN
             RETURN NULL;
         END IF;
+        launched.started_at := pg_catalog.clock_timestamp();
     END IF;
 
-    started_at := pg_catalog.clock_timestamp();
     BEGIN
-        IF role_name IS NOT NULL THEN
-            launching_role := pg_catalog.current_setting('role');
-            PERFORM pg_catalog.set_config('role', role_name, true);
-        END IF;
-        IF preamble IS NOT NULL THEN
-            EXECUTE preamble;
-        END IF;
-
-        IF returns IN ('row', 'value') THEN
-            EXECUTE statement INTO first_item;
-            GET DIAGNOSTICS row_count = ROW_COUNT;
-            IF row_count > 0 THEN
-                row_text := first_item::text;
-                row_texts := ARRAY[row_text];
-                result_bytes := octet_length(row_text);
-            END IF;
-        ELSIF returns = 'count' THEN
+        IF launched.is_simple IS NOT TRUE THEN
+            SELECT * INTO ran FROM celery_pgbg.execute_statement(
+                preamble, statement, is_plain_query, returns, role_name, max_result_bytes
+            );
+        ELSIF launched.counts THEN
             EXECUTE statement;
             GET DIAGNOSTICS row_count = ROW_COUNT;
+            SELECT
+                NULL::pg_catalog.text AS column_names, NULL::pg_catalog.bytea AS column_types,
+                NULL::pg_catalog.text[] AS row_texts, row_count
+            INTO ran;
         ELSE
-            BEGIN
-                OPEN results FOR EXECUTE statement;
-            EXCEPTION WHEN invalid_cursor_definition THEN
-                IF returns IS NOT NULL THEN
-                    RAISE syntax_error USING MESSAGE = no_rows_message;
+            OPEN results FOR EXECUTE statement;
+            -- no row yet, but one of NULLs, which has the names and types of the columns
+            FETCH RELATIVE 0 FROM results INTO columns;
+            FETCH results INTO item;
+            GET DIAGNOSTICS row_count = ROW_COUNT;
+            SELECT
+                -- the types of execute_statement's columns: a plan knows one type
+                pg_catalog.row_to_json(columns)::pg_catalog.text AS column_names,
+                pg_catalog.record_send(columns) AS column_types,
+                CASE WHEN FOUND THEN ARRAY[item::pg_catalog.text] END AS row_texts, row_count,
+                -- the styles may be the statement's own
+                pg_catalog.concat_ws(
+                    ' ', pg_catalog.current_setting('intervalstyle'), pg_catalog.current_setting('datestyle')
+                ) OPERATOR(pg_catalog.=) ANY ('{"postgres ISO, MDY","postgres ISO, DMY","postgres ISO, YMD"}'::pg_catalog.text[])
+                AS is_printed
+            INTO ran;
+            IF (ran.is_printed AND pg_catalog.octet_length(ran.row_texts[1]) OPERATOR(pg_catalog.<=) max_result_bytes) IS NOT TRUE
+                AND ran.row_texts IS NOT NULL
+            THEN
+                SELECT
+                    pg_catalog.current_setting('datestyle') AS of_dates,
+                    pg_catalog.current_setting('intervalstyle') AS of_intervals
+                INTO spare;
+                SET LOCAL datestyle = 'ISO';
+                SET LOCAL intervalstyle = 'postgres';
+                ran.row_texts := ARRAY[item::pg_catalog.text];
+                PERFORM
+                    pg_catalog.set_config('datestyle', spare.of_dates, true),
+                    pg_catalog.set_config('intervalstyle', spare.of_intervals, true);
+                IF pg_catalog.octet_length(ran.row_texts[1]) OPERATOR(pg_catalog.>) max_result_bytes THEN
+                    RAISE program_limit_exceeded USING TABLE = 'celery_pgbg.outcome';
                 END IF;
-                EXECUTE statement;
-                GET DIAGNOSTICS row_count = ROW_COUNT;
-                returns := 'count';
-            END;
-        END IF;
-        IF results IS NOT NULL THEN
-            returns := 'rows';
-            row_count := 0;
-            LOOP
-                FETCH results INTO item;
-                EXIT WHEN NOT FOUND;
-                row_text := item::text;
-                result_bytes := result_bytes + octet_length(row_text);
-                EXIT WHEN result_bytes > max_result_bytes;
-                row_texts := array_append(row_texts, row_text);
-                row_count := row_count + 1;
-                IF row_count = 1 THEN
-                    first_item := item;
-                END IF;
-            END LOOP;
-            CLOSE results;
-        END IF;
-        IF result_bytes > max_result_bytes THEN
-            RAISE program_limit_exceeded USING
-                MESSAGE = 'the result is larger than pgbg_max_result_bytes (' || max_result_bytes || ' bytes)',
-                DETAIL = 'The statement was rolled back.',
-                HINT = 'Return fewer rows, write them to a table, or raise pgbg_max_result_bytes.',
-                TABLE = 'celery_pgbg.outcome';
-        END IF;
-        IF row_texts IS NOT NULL THEN
-            BEGIN
-                first_row := record_send(first_item);
-            EXCEPTION WHEN undefined_function THEN
-                -- a type without a binary form: all are read as text
-                first_row := NULL;
-            END;
-            IF returns <> 'value' OR first_row IS NULL THEN
-                column_names := ARRAY(SELECT json_object_keys(row_to_json(first_item)));
             END IF;
+            MOVE FORWARD ALL FROM results;
+            CLOSE results;
         END IF;
 
         SET CONSTRAINTS ALL IMMEDIATE;
-        IF role_name IS NOT NULL THEN
-            PERFORM pg_catalog.set_config('role', launching_role, true);
+        IF pg_catalog.concat_ws(
+            ' ', SESSION_USER, CURRENT_USER, pg_catalog.current_setting('role'),
+            pg_catalog.current_setting('row_security'), pg_catalog.current_setting('lock_timeout')
+        ) OPERATOR(pg_catalog.=) launched.state IS NOT TRUE THEN
+            IF SESSION_USER OPERATOR(pg_catalog.<>) launched.session_name THEN
+                PERFORM pg_catalog.set_config('session_authorization', launched.session_name, true);
+            END IF;
+            PERFORM
+                pg_catalog.set_config('role', launched.role_name, true),
+                pg_catalog.set_config('row_security', 'on', true),
+                pg_catalog.set_config('lock_timeout', launched.lock_timeout, true);
         END IF;
-        succeeded := true;
     EXCEPTION WHEN assert_failure OR OTHERS THEN
-        succeeded := false;
-        row_texts := NULL;
-        row_count := NULL;
-        first_row := NULL;
+        SELECT
+            '' AS sqlstate, '' AS message, '' AS message_detail, '' AS message_hint, '' AS context, '' AS schema_name,
+            '' AS table_name, '' AS column_name, '' AS datatype_name, '' AS constraint_name
+        INTO spare;
         GET STACKED DIAGNOSTICS
-            error_sqlstate = RETURNED_SQLSTATE,
-            error_message = MESSAGE_TEXT;
-        IF error_sqlstate = '42601' AND error_message = no_rows_message THEN
-            error_message := 'the task has returns="' || returns || '", but its statement returns no rows';
-        END IF;
-        DECLARE
-            detail text;
-            hint text;
-            context text;
-            schema_name text;
-            table_name text;
-            column_name text;
-            datatype_name text;
-            constraint_name text;
-        BEGIN
-            GET STACKED DIAGNOSTICS
-                detail = PG_EXCEPTION_DETAIL,
-                hint = PG_EXCEPTION_HINT,
-                context = PG_EXCEPTION_CONTEXT,
-                schema_name = SCHEMA_NAME,
-                table_name = TABLE_NAME,
-                column_name = COLUMN_NAME,
-                datatype_name = PG_DATATYPE_NAME,
-                constraint_name = CONSTRAINT_NAME;
-            error_fields := pg_catalog.jsonb_build_object(
-                'message_detail', nullif(detail, ''), 'message_hint', nullif(hint, ''),
-                'context', nullif(context, ''), 'schema_name', nullif(schema_name, ''),
-                'table_name', nullif(table_name, ''), 'column_name', nullif(column_name, ''),
-                'datatype_name', nullif(datatype_name, ''), 'constraint_name', nullif(constraint_name, '')
-            );
+            spare.sqlstate = RETURNED_SQLSTATE,
+            spare.message = MESSAGE_TEXT,
+            spare.message_detail = PG_EXCEPTION_DETAIL,
+            spare.message_hint = PG_EXCEPTION_HINT,
+            spare.context = PG_EXCEPTION_CONTEXT,
+            spare.schema_name = SCHEMA_NAME,
+            spare.table_name = TABLE_NAME,
+            spare.column_name = COLUMN_NAME,
+            spare.datatype_name = PG_DATATYPE_NAME,
+            spare.constraint_name = CONSTRAINT_NAME;
+        PERFORM celery_pgbg.store_failure(
+            task_id, attempt, owner, launched.started_at, spare, ARRAY[statement, preamble], returns, max_result_bytes,
+            -- a cursor that could not be opened
+            launched.is_simple AND NOT launched.counts AND results IS NULL
+        );
+        RETURN CASE
+            WHEN launched.lock_timeout OPERATOR(pg_catalog.<>) '0'
+                AND pg_catalog.set_config('lock_timeout', '0', true) IS NULL THEN ''
+            WHEN notify AND pg_catalog.pg_notify('celery_pgbg_outcome', pg_catalog.concat_ws(' ', attempt, task_id)) IS NULL
+                THEN ''
         END;
     END;
 
     INSERT INTO celery_pgbg.outcome (
-        task_id, attempt, succeeded, pid, started_at, finished_at, returns, row_count,
-        column_names, first_row, row_texts, sqlstate, message, error_fields
+        task_id, attempt, owner, succeeded, pid, started_at, finished_at, returns, row_count,
+        column_names, column_types, row_texts, task_meta
     ) VALUES (
-        task_id, attempt, succeeded, pg_catalog.pg_backend_pid(), started_at,
-        pg_catalog.clock_timestamp(), returns, row_count,
-        column_names, first_row, row_texts, error_sqlstate, error_message, error_fields
+        task_id, attempt, owner, true, pg_catalog.pg_backend_pid(), launched.started_at, pg_catalog.clock_timestamp(),
+        CASE WHEN ran.column_types IS NULL THEN 'count' ELSE COALESCE(returns, 'rows') END,
+        ran.row_count, ran.column_names,
+        CASE
+            WHEN pg_catalog.encode(ran.column_types, 'hex') OPERATOR(pg_catalog.~) '^.{8}(0000[012].{3}f{8})*$'
+                THEN ran.column_types
+            ELSE celery_pgbg.base_types(ran.column_types)
+        END,
+        ran.row_texts, task_meta
     );
-    IF notify THEN
-        PERFORM pg_catalog.pg_notify('celery_pgbg_outcome', attempt || ' ' || task_id);
+    IF message_id IS NOT NULL THEN
+        BEGIN
+            DELETE FROM celery_pgbg.message AS m
+            WHERE m.id OPERATOR(pg_catalog.=) (
+                SELECT own.id FROM celery_pgbg.message AS own
+                WHERE own.id OPERATOR(pg_catalog.=) message_id
+                FOR UPDATE SKIP LOCKED
+            );
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
     END IF;
-    RETURN NULL;
+    RETURN CASE
+        -- commits that notify wait for each other, which is not the statement's wait
+        WHEN launched.lock_timeout OPERATOR(pg_catalog.<>) '0'
+            AND pg_catalog.set_config('lock_timeout', '0', true) IS NULL THEN ''
+        -- never NULL: one expression less than a statement of its own, in a process that plans each anew
+        WHEN notify AND pg_catalog.pg_notify('celery_pgbg_outcome', pg_catalog.concat_ws(' ', attempt, task_id)) IS NULL THEN ''
+    END;
 END;
 $$;

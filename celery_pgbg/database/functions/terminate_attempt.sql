@@ -1,29 +1,51 @@
--- Stop the recorded background worker of one attempt from a session that did not launch it, after the identity
--- check. SIGTERM, which is what pg_background's own cancel sends. Returns whether it was sent.
+-- Stop the background worker that runs an attempt from a session that did not launch it: SIGTERM, which is what
+-- pg_background's own cancel sends. Returns whether it was sent. Only what the server shows to run this very attempt
+-- is signalled, see live_attempts; that we did it is put on record first, for the session that will see the error.
 --
--- A reusable worker may have gone on to another task. Deleting its row while it is still this attempt's means
--- that nothing can be handed over to it any more; and where something was, this attempt has an outcome.
-CREATE OR REPLACE FUNCTION celery_pgbg.terminate_attempt(task_id text, attempt integer) RETURNS boolean
+-- An order that no reusable background worker has taken is deleted, which counts as sent. One that was taken: the row of
+-- its background worker says so, and while this transaction has changed that row, no other order can be taken; afterwards
+-- the row says that it is stopped, and none will be.
+CREATE OR REPLACE FUNCTION celery_pgbg.terminate_attempt(
+    task_id text, attempt integer, although_finished boolean DEFAULT false
+) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
+DECLARE
+    own CONSTANT pg_catalog.regrole := celery_pgbg.owner();
 BEGIN
-    DELETE FROM celery_pgbg.bgworker AS b
-    WHERE b.task_id = terminate_attempt.task_id AND b.attempt = terminate_attempt.attempt;
-    IF EXISTS (
+    DELETE FROM celery_pgbg.work AS w
+    WHERE w.task_id OPERATOR(pg_catalog.=) terminate_attempt.task_id
+        AND w.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
+        AND w.owner OPERATOR(pg_catalog.=) own;
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    IF NOT although_finished AND EXISTS (
         SELECT FROM celery_pgbg.outcome AS o
-        WHERE o.task_id = terminate_attempt.task_id AND o.attempt = terminate_attempt.attempt
+        WHERE o.task_id OPERATOR(pg_catalog.=) terminate_attempt.task_id
+            AND o.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
+            AND o.owner OPERATOR(pg_catalog.=) own
     ) THEN
         RETURN false;
     END IF;
+    UPDATE celery_pgbg.bgworker AS b SET is_stopped = true
+    WHERE b.task_id OPERATOR(pg_catalog.=) terminate_attempt.task_id
+        AND b.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
+        AND b.owner OPERATOR(pg_catalog.=) own
+        AND b.role OPERATOR(pg_catalog.=) pg_catalog.quote_ident(CURRENT_USER)::pg_catalog.regrole;
+    UPDATE celery_pgbg.execution AS e
+    SET terminated_at = pg_catalog.clock_timestamp()
+    WHERE e.task_id OPERATOR(pg_catalog.=) terminate_attempt.task_id
+        AND e.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
+        AND e.owner OPERATOR(pg_catalog.=) own;
     RETURN coalesce((
-        SELECT pg_terminate_backend(activity.pid)
-        FROM celery_pgbg.execution AS e
-        JOIN pg_catalog.pg_stat_activity AS activity
-            ON activity.pid = e.pid
-            AND activity.backend_type = 'pg_background'
-            AND activity.application_name = e.application_name
-        WHERE e.task_id = terminate_attempt.task_id AND e.attempt = terminate_attempt.attempt
+        SELECT pg_catalog.bool_or(pg_catalog.pg_terminate_backend(live.pid))
+        FROM celery_pgbg.live_attempts() AS live
+        WHERE live.task_id OPERATOR(pg_catalog.=) terminate_attempt.task_id
+            AND live.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
+            AND live.owner OPERATOR(pg_catalog.=) own
+            AND (live.state OPERATOR(pg_catalog.=) 'running' OR live.state OPERATOR(pg_catalog.=) 'starting')
     ), false);
 END;
 $$;

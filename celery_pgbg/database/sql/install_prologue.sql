@@ -1,5 +1,7 @@
--- Begin the installation: a transaction of its own, and the extension.
+-- Begin the installation: one transaction, in which names mean what the server itself has made. The owner of a
+-- database may have set another search_path for all its sessions, a superuser's too.
 BEGIN;
+SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL client_min_messages = warning;
-SELECT pg_advisory_xact_lock(7098221438016225);
-CREATE EXTENSION IF NOT EXISTS pg_background;
+SELECT pg_catalog.pg_advisory_xact_lock(7098221438016225);
+CREATE EXTENSION IF NOT EXISTS pg_background SCHEMA public;

@@ -1,2 +1,2 @@
 -- The newest migration applied; an UndefinedTable error where nothing is installed.
-SELECT max(version) AS version FROM celery_pgbg.migration
+SELECT pg_catalog.max(version) AS version FROM celery_pgbg.migration

@@ -3,8 +3,8 @@
 WITH finished AS (
     UPDATE celery_pgbg.chord
     SET finished = true, stored_at = clock_timestamp()
-    WHERE group_id = %(group_id)s::text AND claim = %(claim)s::text
+    WHERE owner = (SELECT celery_pgbg.owner()) AND group_id = %(group_id)s::text AND claim = %(claim)s::text
     RETURNING group_id
 )
 DELETE FROM celery_pgbg.chord_part
-WHERE group_id IN (SELECT finished.group_id FROM finished)
+WHERE owner = (SELECT celery_pgbg.owner()) AND group_id = ANY (SELECT finished.group_id FROM finished)

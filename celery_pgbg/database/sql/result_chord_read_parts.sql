@@ -2,9 +2,9 @@
 SELECT
     part.task_id, part.status, part.content_type, part.content_encoding, part.value, part.outcome_attempt,
     outcome.attempt, outcome.finished_at, outcome.returns, outcome.row_count, outcome.command_tag,
-    outcome.column_names, celery_pgbg.column_types(outcome.first_row) AS column_types, outcome.row_texts
+    outcome.column_names, outcome.column_types, outcome.row_texts
 FROM celery_pgbg.chord_part AS part
 LEFT JOIN celery_pgbg.outcome AS outcome
-    ON outcome.task_id = part.task_id AND outcome.attempt = part.outcome_attempt
-WHERE part.group_id = %(group_id)s::text
+    ON outcome.task_id = part.task_id AND outcome.attempt = part.outcome_attempt AND outcome.owner = part.owner
+WHERE part.owner = (SELECT celery_pgbg.owner()) AND part.group_id = %(group_id)s::text
 ORDER BY CASE WHEN %(ordered)s::boolean THEN part.group_index END, part.arrival

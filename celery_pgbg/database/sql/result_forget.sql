@@ -3,18 +3,18 @@
 WITH latest AS MATERIALIZED (
     SELECT outcome.attempt
     FROM celery_pgbg.outcome AS outcome
-    WHERE outcome.task_id = %(task_id)s::text AND outcome.succeeded
+    WHERE outcome.owner = (SELECT celery_pgbg.owner()) AND outcome.task_id = %(task_id)s::text AND outcome.succeeded
     ORDER BY outcome.attempt DESC
     LIMIT 1
 ), removed AS (
     DELETE FROM celery_pgbg.result
-    WHERE task_id = %(task_id)s::text AND NOT EXISTS (SELECT FROM latest)
+    WHERE owner = (SELECT celery_pgbg.owner()) AND task_id = %(task_id)s::text AND NOT EXISTS (SELECT FROM latest)
 )
 INSERT INTO celery_pgbg.result AS result
     (task_id, status, content_type, content_encoding, outcome_attempt, forgotten)
 SELECT %(task_id)s::text, 'PENDING', '', '', latest.attempt, true
 FROM latest
-ON CONFLICT (task_id) DO UPDATE SET
+ON CONFLICT (task_id, owner) DO UPDATE SET
     status = excluded.status, content_type = '', content_encoding = '', value = NULL,
     outcome_attempt = excluded.outcome_attempt, details = NULL, traceback = NULL, date_done = NULL,
     group_id = NULL, parent_id = NULL, name = NULL, worker = NULL, retries = NULL, queue = NULL,

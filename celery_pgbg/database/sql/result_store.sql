@@ -1,22 +1,34 @@
--- Store the state and value of a task and tell who waits for it, unless it has succeeded already:
--- what comes late does not overwrite a success. One transaction, on any session.
+-- Store the state and value of a task and notify the waiting processes, unless the task has succeeded already:
+-- what comes late does not overwrite a success, nor an outcome that is the result. One transaction, on any session.
 WITH stored AS (
     INSERT INTO celery_pgbg.result AS result (
         task_id, status, content_type, content_encoding, value, details, traceback, date_done,
         group_id, parent_id, name, worker, retries, queue
-    ) VALUES (
+    )
+    SELECT
         %(task_id)s::text, %(status)s::text, %(content_type)s::text, %(content_encoding)s::text,
         %(value)s::bytea, %(details)s::bytea, %(traceback)s::text, %(date_done)s::timestamptz,
         %(group_id)s::text, %(parent_id)s::text, %(name)s::text, %(worker)s::text, %(retries)s::integer,
         %(queue)s::text
-    )
-    ON CONFLICT (task_id) DO UPDATE SET
+    WHERE %(status)s::text = 'SUCCESS'
+        OR NOT EXISTS (
+            SELECT FROM celery_pgbg.outcome AS outcome
+            WHERE outcome.owner = (SELECT celery_pgbg.owner()) AND outcome.task_id = %(task_id)s::text
+                AND outcome.task_meta IS NOT NULL
+        )
+        -- forgotten: what comes now is another's
+        OR EXISTS (
+            SELECT FROM celery_pgbg.result AS forgotten
+            WHERE forgotten.owner = (SELECT celery_pgbg.owner()) AND forgotten.task_id = %(task_id)s::text
+                AND forgotten.forgotten
+        )
+    ON CONFLICT (task_id, owner) DO UPDATE SET
         status = excluded.status, content_type = excluded.content_type,
         content_encoding = excluded.content_encoding, value = excluded.value,
         -- hidden and forgotten outcomes stay hidden until there is a result
         outcome_attempt = CASE
             WHEN (result.outcome_attempt = -1 OR result.forgotten)
-                AND excluded.status NOT IN ('SUCCESS', 'FAILURE', 'REVOKED') THEN -1
+                AND excluded.status <> ALL (ARRAY['SUCCESS', 'FAILURE', 'REVOKED']) THEN -1
         END,
         details = excluded.details, traceback = excluded.traceback, date_done = excluded.date_done,
         group_id = excluded.group_id, parent_id = excluded.parent_id, name = excluded.name,
@@ -27,4 +39,4 @@ WITH stored AS (
 )
 SELECT pg_notify('celery_pgbg_result', CASE WHEN octet_length(task_id) < 8000 THEN task_id ELSE '' END)
 FROM stored
-WHERE %(notify)s::boolean AND status IN ('SUCCESS', 'FAILURE', 'REVOKED')
+WHERE %(notify)s::boolean AND status = ANY (ARRAY['SUCCESS', 'FAILURE', 'REVOKED'])

@@ -1,11 +1,12 @@
 -- Store that a SQL task has succeeded; its value is the outcome of the attempt. Returns false, and
 -- stores nothing, where this database has no such outcome of a task of that name.
--- One transaction, on any session. Nobody is told: run_v1 did, when the outcome committed.
+-- One transaction, on any session. No notification: run_v1 sent one, when the outcome committed.
 WITH proven AS (
     SELECT outcome.task_id, outcome.attempt
     FROM celery_pgbg.outcome AS outcome
-    JOIN celery_pgbg.execution AS execution USING (task_id, attempt)
-    WHERE outcome.task_id = %(task_id)s::text AND outcome.attempt = %(attempt)s::integer
+    JOIN celery_pgbg.execution AS execution
+        ON execution.task_id = outcome.task_id AND execution.attempt = outcome.attempt AND execution.owner = outcome.owner
+    WHERE outcome.owner = (SELECT celery_pgbg.owner()) AND outcome.task_id = %(task_id)s::text AND outcome.attempt = %(attempt)s::integer
         AND outcome.succeeded AND execution.task_name = %(task_name)s::text
 ), stored AS (
     INSERT INTO celery_pgbg.result AS result (
@@ -17,7 +18,7 @@ WITH proven AS (
         %(details)s::bytea, %(traceback)s::text, %(date_done)s::timestamptz, %(group_id)s::text,
         %(parent_id)s::text, %(name)s::text, %(worker)s::text, %(retries)s::integer, %(queue)s::text
     FROM proven
-    ON CONFLICT (task_id) DO UPDATE SET
+    ON CONFLICT (task_id, owner) DO UPDATE SET
         status = excluded.status, content_type = excluded.content_type,
         content_encoding = excluded.content_encoding, value = NULL, outcome_attempt = excluded.outcome_attempt,
         details = excluded.details, traceback = excluded.traceback, date_done = excluded.date_done,
@@ -26,6 +27,6 @@ WITH proven AS (
         forgotten = false, stored_at = excluded.stored_at
     -- forgotten before it was stored: it stays so
     WHERE result.status <> 'SUCCESS'
-        AND NOT (result.forgotten AND result.outcome_attempt IS NOT DISTINCT FROM excluded.outcome_attempt)
+        AND NOT (result.forgotten AND coalesce(result.outcome_attempt = excluded.outcome_attempt, false))
 )
 SELECT EXISTS (SELECT FROM proven) AS proven

@@ -1,2 +1,2 @@
--- Which process serves this session; another PID than the connection was told means a pooler in between.
+-- Which process serves this session; another PID than the connection was given means that a pooler is in between.
 SELECT pg_backend_pid()

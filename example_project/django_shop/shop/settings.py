@@ -19,6 +19,7 @@ DATABASES = {
 }
 
 CELERY_BROKER_URL = os.environ.get("SHOP_BROKER", "redis://127.0.0.1:6379/0")
+CELERY_PGBG_RELAY = True  # sends on what was sent in transactions; with the broker "pgbg://" there is nothing to do
 CELERY_TASK_DEFAULT_QUEUE = os.environ.get("SHOP_QUEUE", "shop")
 CELERY_WORKER_POOL = "celery_pgbg.pool:TaskPool"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

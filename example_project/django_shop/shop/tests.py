@@ -3,7 +3,7 @@
 from datetime import date
 from decimal import Decimal
 
-from django.db import connection
+from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase
 
 from celery_pgbg.runners import close_runners
@@ -13,6 +13,13 @@ from shop.sales import sell
 from shop.tasks import close_month, sales_of, vacuum_sales
 
 JANUARY = date(2026, 1, 1)
+
+
+def sent_tasks():
+    """What was sent in the test's transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT envelope::json -> 'headers' ->> 'task' FROM celery_pgbg.message")
+        return [name for (name,) in cursor.fetchall()]
 
 
 class CloseMonthTest(TestCase):
@@ -26,10 +33,13 @@ class CloseMonthTest(TestCase):
             self.assertEqual(close_month(JANUARY), 1)
         self.assertEqual(MonthlyTotal.objects.get().amount, Decimal("5.00"))
 
-    def test_a_sale_brings_its_month_up_to_date_when_it_is_committed(self):
-        with self.captureOnCommitCallbacks() as callbacks:
+    def test_a_sale_sends_in_its_transaction(self):
+        with transaction.atomic():
             sell("tea", Decimal("3.50"), date(2026, 1, 17))
-        self.assertEqual([callback.args for callback in callbacks], [(JANUARY,)])
+            transaction.set_rollback(True)
+        self.assertEqual(sent_tasks(), [])
+        sell("tea", Decimal("3.50"), date(2026, 1, 17))
+        self.assertEqual(sent_tasks(), [close_month.name])
 
 
 class VacuumTest(TransactionTestCase):

@@ -1,0 +1,141 @@
+"""Looking for messages from Celery's event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from celery_pgbg.broker.inlet import Inlet
+
+#: So long acknowledgements wait for others, in seconds.
+_PATIENCE = 0.005
+
+#: Waits that are longer end with a tick of this distance, in seconds.
+_TICK = 1.0
+
+#: At most so many messages are delivered before the loop goes on.
+_AT_ONCE = 200
+
+
+class Reader(Protocol):
+    """What messages are delivered through: a connection."""
+
+    loop: Any
+
+    @property
+    def has_message(self) -> bool:
+        """Whether an inbox is not empty."""
+
+    def deliver(self) -> bool:
+        """Deliver one message. False if there is none."""
+
+
+class Driver:
+    """Reads, looks and delivers when the loop calls it. In the loop's thread, except ``acked``.
+
+    Args:
+        connections: those that have this inlet.
+    """
+
+    def __init__(self, connections: Iterable[Reader]) -> None:
+        self._connections = connections
+        self._inlet: Inlet | None = None
+        self._loop: Any = None
+        self._thread: int | None = None
+        self._ticks: Any = None
+        self._has_timer = False
+        self._filenos: list[int] = []
+        self._is_scheduled = False
+
+    def attach(self, inlet: Inlet, loop: Any) -> None:
+        """Let the loop call from now on; once more after the loop was reset."""
+        self.detach()
+        self._inlet, self._loop, self._thread = inlet, loop, threading.get_ident()
+        for fileno in (inlet.fileno(), inlet.waiting.fileno()):
+            loop.add_reader(fileno, self._on_readable, inlet)
+            self._filenos.append(fileno)
+        # The loop may have forgotten what was scheduled.
+        self._has_timer = self._is_scheduled = False
+        self._ticks = loop.call_repeatedly(_TICK, self._on_tick, inlet)
+        self._soon()
+
+    def detach(self) -> None:
+        """Take that back."""
+        loop, self._loop, self._inlet = self._loop, None, None
+        for fileno in self._filenos:
+            with contextlib.suppress(Exception):
+                loop.remove_reader(fileno)
+        self._filenos = []
+        ticks, self._ticks = self._ticks, None
+        if ticks is not None:
+            ticks.cancel()
+
+    def acked(self) -> None:
+        """Something was acknowledged. Any thread may call."""
+        inlet = self._inlet
+        if threading.get_ident() == self._thread:
+            self._plan()
+        elif inlet is not None:
+            inlet.waiting.wake()
+
+    def _on_readable(self, inlet: Inlet) -> None:
+        if inlet is self._inlet:
+            inlet.waiting.drain()
+            inlet.read()
+            self._step()
+
+    def _soon(self) -> None:
+        if not self._is_scheduled and self._loop is not None:
+            self._is_scheduled = True
+            # What is called "soon" in a call of that kind waits for the next event, up to a second.
+            self._loop.call_later(0, self._on_soon, self._inlet)
+
+    def _on_soon(self, inlet: Inlet) -> None:
+        self._is_scheduled = False
+        if inlet is self._inlet:
+            self._step()
+
+    def _step(self) -> None:
+        """Look if it is time, deliver, and plan the next step."""
+        inlet = self._inlet
+        if inlet is None:
+            return
+        if self._is_due(inlet):
+            inlet.look()
+        for connection in list(self._connections):
+            count = 0
+            while connection.loop is not None and count < _AT_ONCE and connection.deliver():
+                count += 1
+        self._plan()
+
+    def _plan(self) -> None:
+        """Step again at once, after a while, or when something comes."""
+        inlet = self._inlet
+        if inlet is None or self._is_scheduled:
+            return
+        if self._is_due(inlet) or any(each.loop is not None and each.has_message for each in self._connections):
+            self._soon()
+            return
+        seconds = inlet.rhythm.seconds()
+        if inlet.has_acked or inlet.has_little_room():
+            seconds = min(seconds, _PATIENCE)
+        if seconds < _TICK and not self._has_timer:
+            self._has_timer = True
+            self._loop.call_later(seconds, self._on_timer, inlet)
+
+    @staticmethod
+    def _is_due(inlet: Inlet) -> bool:
+        return inlet.rhythm.is_due() or inlet.capacity_has_grown()
+
+    def _on_timer(self, inlet: Inlet) -> None:
+        self._has_timer = False
+        self._on_tick(inlet)
+
+    def _on_tick(self, inlet: Inlet) -> None:
+        if inlet is not self._inlet:
+            return
+        if inlet.has_acked and not self._is_due(inlet):
+            inlet.flush()
+        self._step()

@@ -1,0 +1,161 @@
+"""The sending side: publishing and declaring, on one session for all threads of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from psycopg import errors
+from psycopg.rows import dict_row
+
+from celery_pgbg.broker.consumer_session import READ_ONLY
+from celery_pgbg.broker.messages import Parcel
+from celery_pgbg.broker.queries import query, text
+from celery_pgbg.database import poolers, queries, schema
+from celery_pgbg.database.callers import callers_transaction
+from celery_pgbg.database.session_set import SessionSet
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.errors import SchemaMissing, SessionLost
+
+#: Messages of one transaction.
+_BATCH = 500
+
+
+class Outlet:
+    """Sends. Every call raises ``SessionLost``, ``ServerRefused`` or ``SchemaMissing``.
+
+    Args:
+        open_session: makes a connected session.
+    """
+
+    def __init__(self, open_session: Any) -> None:
+        self._open_bare_session = open_session
+        self._sessions = SessionSet(self._open_session, limit=1)
+        self._identity: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """End the session."""
+        self._sessions.close()
+
+    def check(self) -> None:
+        """Make sure that the server answers and has our schema."""
+        self._sessions.run(schema.check_installed)
+
+    def publish(self, parcels: Sequence[Parcel]) -> list[int]:
+        """Send messages; those of one call commit together, by the hundred. Returns to how many queues each went.
+
+        In a block of ``sending_in`` they go into the caller's transaction.
+        """
+        caller = callers_transaction()
+        if caller is not None:
+            caller.require(self._where(), "the broker")
+            # Whether its commit waits for the disk is the caller's own affair.
+            return [caller.fetch(text("publish"), parcel.parameters(relaxed=False))[0][0] for parcel in parcels]
+        counts: list[int] = []
+        for start in range(0, len(parcels), _BATCH):
+            counts += self._publish(parcels[start : start + _BATCH])
+        return counts
+
+    def _where(self) -> tuple[int, int]:
+        if self._identity is None:
+            row = self._run(lambda session: session.execute(queries.query("database_identity")).fetchone())
+            self._identity = row[0], row[1]
+        return self._identity
+
+    def _publish(self, parcels: Sequence[Parcel]) -> list[int]:
+        if len(parcels) == 1:
+            return [self.fetch("publish", parcels[0].parameters())[0]]
+        relaxed = all(parcel.relaxed for parcel in parcels)
+
+        def work(session: Session) -> list[int]:
+            with session.pipeline(), session.transaction():
+                sent = [session.execute(query("publish"), parcel.parameters(relaxed)) for parcel in parcels]
+                rows = [cursor.fetchone() for cursor in sent]
+            return [row[0] for row in rows if row]
+
+        counts: list[int] = self._run(work)
+        return counts
+
+    def fetch(self, name: str, parameters: dict[str, Any]) -> Any:
+        """Execute one of our statements; returns its first row, or None."""
+        return self._run(lambda session: _first_row(session, name, parameters))
+
+    def fetch_all(self, name: str) -> list[Any]:
+        """Execute one of our statements; returns its rows."""
+        rows: list[Any] = self._run(lambda session: session.execute(query(name)).fetchall())
+        return rows
+
+    def fetch_dicts(self, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """Execute one of our statements; returns its rows as dicts."""
+
+        def work(session: Session) -> list[dict[str, Any]]:
+            with session.cursor(row_factory=dict_row) as cursor:
+                return cursor.execute(query(name), parameters).fetchall()
+
+        rows: list[dict[str, Any]] = self._run(work)
+        return rows
+
+    def _run(self, work: Any) -> Any:
+        def checked(session: Session) -> Any:
+            try:
+                return work(session)
+            except errors.ReadOnlySqlTransaction as exc:
+                session.close()
+                raise SessionLost(f"{READ_ONLY}: {exc}") from exc
+            except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction) as exc:
+                schema.check_installed(session)
+                raise SchemaMissing(
+                    f"the broker's functions are not in database {session.info.dbname!r}: "
+                    "run `celery -A yourproject pgbg install`"
+                ) from exc
+
+        return self._sessions.run(checked)
+
+    def _open_session(self) -> Session:
+        session: Session = self._open_bare_session()
+        if poolers.through_pooler(session):
+            # Behind it may be another session the next time.
+            session.prepare_threshold = None
+        else:
+            # What we declare, a transaction of this very thread may have declared and not committed.
+            session.execute(query("limit_waiting"))
+        return session
+
+
+def _first_row(session: Session, name: str, parameters: dict[str, Any]) -> Any:
+    cursor = session.execute(query(name), parameters)
+    return cursor.fetchone() if cursor.description else None
+
+
+_gathered: ContextVar[dict[Outlet, list[Parcel]] | None] = ContextVar("celery_pgbg_gathered", default=None)
+
+
+def gather(outlet: Outlet, parcel: Parcel) -> bool:
+    """Keep a message for later, with others, in a block of ``together``. False outside of one."""
+    gathered = _gathered.get()
+    if gathered is None:
+        return False
+    parcels = gathered.setdefault(outlet, [])
+    parcels.append(parcel)
+    if len(parcels) >= _BATCH:
+        # Not again where this fails.
+        outlet.publish([parcels.pop(0) for _ in range(len(parcels))])
+    return True
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Send what is sent in this block in few transactions, the rest at its end; nothing more after an error."""
+    if _gathered.get() is not None:
+        yield
+        return
+    gathered: dict[Outlet, list[Parcel]] = {}
+    token = _gathered.set(gathered)
+    try:
+        yield
+    finally:
+        _gathered.reset(token)
+    for outlet, parcels in gathered.items():
+        outlet.publish(parcels)

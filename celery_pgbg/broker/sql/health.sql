@@ -1,0 +1,30 @@
+-- What may be wrong with the broker of this database: what this role may do, lost consumers and what they hold, and
+-- whether the table of messages is vacuumed. A lock that nobody holds shows that its consumer is lost.
+SELECT
+    pg_catalog.has_table_privilege('celery_pgbg.message', 'SELECT')
+        AND pg_catalog.has_table_privilege('celery_pgbg.message', 'UPDATE')
+        AND pg_catalog.has_table_privilege('celery_pgbg.message', 'DELETE')
+        AND pg_catalog.has_table_privilege('celery_pgbg.consumer', 'INSERT') AS may_consume,
+    lost.consumers AS lost_consumers,
+    lost.messages AS lost_messages,
+    current_setting('autovacuum') = 'on'
+        AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_class AS c
+            WHERE c.oid = 'celery_pgbg.message'::regclass AND (
+                'autovacuum_enabled=false' = ANY (c.reloptions) OR 'autovacuum_enabled=off' = ANY (c.reloptions)
+            )
+        ) AS is_vacuumed,
+    pg_catalog.pg_stat_get_dead_tuples('celery_pgbg.message'::regclass) AS dead_rows,
+    pg_catalog.pg_total_relation_size('celery_pgbg.message') AS bytes
+FROM (
+    SELECT
+        count(*) AS consumers,
+        coalesce(sum((SELECT count(*) FROM celery_pgbg.message AS m WHERE m.taken_by = c.id)), 0)::bigint AS messages
+    FROM celery_pgbg.consumer AS c
+    WHERE coalesce(c.leased_until < clock_timestamp(), true) AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_locks AS l
+        WHERE c.leased_until IS NULL AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+            AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
+            AND (l.classid::bigint << 32) | l.objid::bigint = celery_pgbg.lock_key('consumer', c.id::text)
+    )
+) AS lost

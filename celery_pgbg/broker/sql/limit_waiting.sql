@@ -1,0 +1,2 @@
+-- Let no declaration wait for ever for another's transaction.
+SET lock_timeout = '10s'

@@ -1,0 +1,2 @@
+-- End that.
+SELECT celery_pgbg.unsubscribe(%(consumer_id)s::bigint, %(tag)s::text)

@@ -1,0 +1,32 @@
+"""The changes to Celery and kombu that hold wherever this package is imported, all made from here.
+
+Each waits until the module that it changes is imported: the command line and the development server need none of them.
+"""
+
+from __future__ import annotations
+
+from celery_pgbg.celery_patches.late import when_imported
+from celery_pgbg.celery_patches.steps import add_worker_step
+from celery_pgbg.celery_patches.transports import register
+
+
+def change_celery() -> None:
+    """Make the changes. Called once, by the package's ``__init__``."""
+    # kombu has no entry points for transports.
+    register(("pgbg", "pgbg+postgresql"), "celery_pgbg.broker:Transport")
+    # Takes part in a Celery worker only where pgbg_relay says so.
+    add_worker_step("celery_pgbg.broker.relay_step:RelayStep")
+    when_imported("celery.app.utils", _hide_passwords)
+    when_imported("kombu.utils.json", _register_json_types)
+
+
+def _hide_passwords() -> None:
+    from celery_pgbg.celery_patches.censoring import hide_passwords
+
+    hide_passwords()
+
+
+def _register_json_types() -> None:
+    from celery_pgbg.celery_patches import json_types
+
+    json_types.register()

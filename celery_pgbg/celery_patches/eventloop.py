@@ -1,0 +1,146 @@
+"""The Celery worker's event loop, called from the pool's threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class LoopCaller:
+    """Takes the calls that threads and signals have for the loop, mostly acks, and wakes it: else they wait a second.
+
+    The loop's own way takes a lock. A signal's handler may interrupt the loop while it holds that, and then
+    nothing that the handler waits for may need it; nor does kombu before 5.7 wake its loop.
+
+    Only asynchronous transports (AMQP, Redis) have a loop; without one nothing happens here.
+    """
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+        self._thread: int | None = None
+        self._ends: tuple[socket.socket, socket.socket] | None = None
+        self._calls: deque[Callable[[], Any]] = deque()
+        #: Celery's consumer, once it is ready.
+        self.consumer: Any = None
+
+    def register(self, loop: Any) -> None:
+        """Take note of the loop, in its own thread, after each reconnect to the broker again."""
+        if loop is not self._loop:
+            self._loop = loop
+            self._thread = threading.get_ident()
+            loop.call_soon = partial(self._call_soon, loop.call_soon)
+        if self._ends is None:
+            self._ends = socket.socketpair()
+            for end in self._ends:
+                end.setblocking(False)
+        loop.add_reader(self._ends[0], self._on_wake)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGQUIT, signal.SIGTERM):
+                self._defer(number)
+
+    def _defer(self, number: int) -> None:
+        handler = signal.getsignal(number)
+        if callable(handler) and not isinstance(handler, _BetweenMessages):
+            signal.signal(number, _BetweenMessages(handler, self.call))
+
+    def is_elsewhere(self) -> bool:
+        """Whether there is a loop, and it is not this thread that runs it."""
+        return self._loop is not None and threading.get_ident() != self._thread
+
+    def call(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Let the loop call this soon. Any thread may call, and any signal's handler."""
+        self._calls.append(partial(callback, *args, **kwargs))
+        if (ends := self._ends) is not None:
+            # Full, which wakes as well, or just closed.
+            with contextlib.suppress(OSError):
+                ends[1].send(b".")
+
+    def _call_soon(self, call_soon: Callable[..., Any], callback: Callable[..., Any], *args: Any) -> Any:
+        if not self.is_elsewhere():
+            return call_soon(callback, *args)
+        self.call(callback, *args)
+        return callback
+
+    def perform(self) -> None:
+        """Perform the calls that wait. For the loop's thread, also when it no longer runs the loop."""
+        while self._calls:
+            try:
+                self._calls.popleft()()
+            except Exception as exc:  # noqa: BLE001 - as the loop itself does; the broker may be gone
+                logger.error("a call of the event loop failed: %r", exc)
+
+    def close(self) -> None:
+        """The loop has ended. For its own thread: calls still come, but none is performed unless asked for."""
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            self._loop.remove_reader(ends[0])
+            for end in ends:
+                end.close()
+
+    def tend(self) -> None:
+        """Do what the loop would do now, while its thread waits for tasks to end: acks, and heartbeats.
+
+        RabbitMQ drops a connection that is silent for long, and gives what was not acknowledged to others.
+        Up to Celery 5.6 the consumer takes its own timers out when it closes, so the hub's have no heartbeats.
+        """
+        if self._loop is None or self.is_elsewhere():
+            return
+        self.perform()
+        for connection in _connections(self.consumer):
+            # What is broken is noticed by the acks as well.
+            with contextlib.suppress(Exception):
+                connection.heartbeat_check()
+
+    def _on_wake(self) -> None:
+        assert self._ends is not None
+        with contextlib.suppress(BlockingIOError):
+            while self._ends[0].recv(4096):
+                pass
+        self.perform()
+
+
+def _connections(consumer: Any) -> Iterator[Any]:
+    """The open connections of Celery's consumer whose broker expects heartbeats."""
+    for owner in (consumer, getattr(consumer, "event_dispatcher", None)):
+        connection = getattr(owner, "connection", None)
+        # Asked anything else, one that is closed would open itself.
+        if connection and connection.connected and connection.supports_heartbeats:
+            yield connection
+
+
+class _BetweenMessages:
+    """A signal's handler that the loop calls if the signal comes while the loop reads from RabbitMQ.
+
+    Celery's handler of a cold shutdown itself sends to RabbitMQ, and reads what it takes for the answer. In the
+    middle of a message, that is the rest of it; the loop would then wait for bytes that never come.
+
+    A second signal does not wait: what is read may itself never come to its end.
+    """
+
+    def __init__(self, handler: Callable[..., Any], call: Callable[..., None]) -> None:
+        self._handler = handler
+        self._call = call
+        self._has_come = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._has_come or not _is_reading(frame):
+            self._handler(number, frame)
+        else:
+            self._has_come = True
+            self._call(self._handler, number, None)
+
+
+def _is_reading(frame: FrameType | None) -> bool:
+    frames = traceback.walk_stack(frame) if frame else ()
+    return any(each.f_globals.get("__name__") == "amqp.connection" for each, _ in frames)

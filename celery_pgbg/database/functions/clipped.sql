@@ -1,0 +1,8 @@
+-- A field of an error, clipped where it is long, which it says then.
+CREATE OR REPLACE FUNCTION celery_pgbg.clipped(field pg_catalog.text) RETURNS pg_catalog.text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN pg_catalog.length(field) OPERATOR(pg_catalog.>) 10000 THEN
+        pg_catalog.concat(pg_catalog.left(field, 10000), ' ... (clipped, ', pg_catalog.length(field), ' characters)')
+    ELSE field
+END;

@@ -1,0 +1,50 @@
+-- Make a queue unless it is there; what is there is left as it is, except that its time to live unused begins anew.
+--
+-- For senders too, who may not change a queue of others: so it runs with the rights of its owner.
+-- Counts are exact where they are asked for with passive, which makes nothing: then the id is NULL where there is none.
+CREATE OR REPLACE FUNCTION celery_pgbg.declare_queue(
+    name text,
+    passive boolean DEFAULT false,
+    auto_delete boolean DEFAULT false,
+    max_priority integer DEFAULT 0,
+    message_ttl_ms bigint DEFAULT NULL,
+    expires_ms bigint DEFAULT NULL,
+    OUT id integer,
+    OUT messages bigint,
+    OUT consumers bigint
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    key CONSTANT bytea := celery_pgbg.name_key(declare_queue.name);
+    unused_ms bigint;
+BEGIN
+    SELECT q.id, q.expires_ms INTO declare_queue.id, unused_ms
+    FROM celery_pgbg.queue AS q WHERE q.name_key = key;
+    IF declare_queue.id IS NULL AND NOT declare_queue.passive THEN
+        INSERT INTO celery_pgbg.queue AS q
+            (name, name_key, auto_delete, max_priority, message_ttl_ms, expires_ms, expires_at)
+        VALUES (
+            declare_queue.name, key, declare_queue.auto_delete,
+            least(greatest(coalesce(declare_queue.max_priority, 0), 0), 255),
+            declare_queue.message_ttl_ms, declare_queue.expires_ms,
+            clock_timestamp() + interval '1 millisecond' * declare_queue.expires_ms
+        )
+        ON CONFLICT (name_key) DO UPDATE SET expires_at = q.expires_at
+        RETURNING q.id INTO declare_queue.id;
+    ELSIF unused_ms IS NOT NULL AND NOT declare_queue.passive THEN
+        UPDATE celery_pgbg.queue AS q
+        SET expires_at = clock_timestamp() + interval '1 millisecond' * unused_ms
+        WHERE q.id = declare_queue.id AND q.expires_at IS NOT NULL;
+    END IF;
+    consumers := (SELECT count(*) FROM celery_pgbg.subscription AS s WHERE s.queue_id = declare_queue.id);
+    messages := (
+        SELECT count(*) FROM (
+            SELECT FROM celery_pgbg.message AS m
+            WHERE m.queue_id = declare_queue.id AND m.taken_by IS NULL
+            LIMIT CASE WHEN declare_queue.passive THEN NULL ELSE 1000 END
+        ) AS counted
+    );
+END;
+$$;

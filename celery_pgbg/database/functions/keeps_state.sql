@@ -1,0 +1,18 @@
+-- Whether this session may keep what nobody can reset: connections of dblink, and what procedural languages keep in
+-- memory, such as PL/Python's GD. From PostgreSQL 18 on it is known what is loaded; before, only what could be.
+CREATE OR REPLACE FUNCTION celery_pgbg.keeps_state() RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF pg_catalog.current_setting('server_version_num')::integer OPERATOR(pg_catalog.<) 180000 THEN
+        RETURN EXISTS (
+            SELECT FROM pg_catalog.pg_extension AS extension
+            WHERE extension.extname OPERATOR(pg_catalog.~) '^(dblink|plpython|plperl|pltcl|plv8|plr|pllua|pljava)'
+        );
+    END IF;
+    RETURN EXISTS (
+        SELECT FROM pg_catalog.pg_get_loaded_modules() AS module
+        WHERE module.file_name OPERATOR(pg_catalog.~) '^(dblink|plpython|plperl|pltcl|plv8|plr|pllua|pljava)'
+    );
+END;
+$$;

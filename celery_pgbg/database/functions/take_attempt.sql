@@ -1,0 +1,17 @@
+-- Take the lock that shows every session which process runs an attempt. Fails where a stranger does not give it back: a
+-- background worker without that lock could not be found again or stopped.
+CREATE OR REPLACE FUNCTION celery_pgbg.take_attempt(attempt_key bigint, owner regrole) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF NOT celery_pgbg.await_lock(attempt_key, owner) THEN
+        RAISE lock_not_available USING
+            MESSAGE = pg_catalog.concat(
+                'the advisory lock of this attempt is held by a session that is none of ours, PID ',
+                celery_pgbg.stranger(attempt_key, owner)
+            ),
+            DETAIL = 'The statement was not run.',
+            HINT = 'End that session, and keep its role from connecting to this database.';
+    END IF;
+END;
+$$;

@@ -1,0 +1,75 @@
+-- What each consumer does every few seconds: gives others what lost consumers had taken, and ends what has expired.
+--
+-- Returns whether the calling consumer is still on record: a lease that was over may have been given up by another.
+-- A consumer's lock that can be had shows that its session has ended.
+CREATE OR REPLACE FUNCTION celery_pgbg.tend_broker(
+    consumer_id bigint, lease_ms bigint, max_deliveries integer, thorough boolean
+) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    is_known boolean;
+    lost bigint;
+    expired record;
+BEGIN
+    IF tend_broker.lease_ms IS NOT NULL THEN
+        UPDATE celery_pgbg.consumer AS c
+        SET leased_until = clock_timestamp() + interval '1 millisecond' * tend_broker.lease_ms
+        WHERE c.id = tend_broker.consumer_id;
+        is_known := FOUND;
+    ELSE
+        is_known := EXISTS (SELECT FROM celery_pgbg.consumer AS c WHERE c.id = tend_broker.consumer_id);
+    END IF;
+    FOR lost IN
+        SELECT c.id FROM celery_pgbg.consumer AS c
+        WHERE c.id <> tend_broker.consumer_id AND (c.leased_until IS NULL OR c.leased_until < clock_timestamp())
+    LOOP
+        -- A stranger's lock says nothing.
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(celery_pgbg.lock_key('consumer', lost::text))
+            AND celery_pgbg.stranger(celery_pgbg.lock_key('consumer', lost::text)) IS NULL;
+        -- Another may have renewed its lease, or done this, meanwhile.
+        PERFORM FROM celery_pgbg.consumer AS c
+        WHERE c.id = lost AND (c.leased_until IS NULL OR c.leased_until < clock_timestamp())
+        FOR UPDATE;
+        CONTINUE WHEN NOT FOUND;
+        PERFORM celery_pgbg.give_back(lost, NULL, max_deliveries);
+        PERFORM celery_pgbg.unsubscribe(lost, NULL);
+        -- Once more later, where something was being deleted in that moment.
+        DELETE FROM celery_pgbg.consumer AS c
+        WHERE c.id = lost AND NOT EXISTS (SELECT FROM celery_pgbg.message AS m WHERE m.taken_by = lost);
+    END LOOP;
+    FOR expired IN
+        SELECT q.name FROM celery_pgbg.queue AS q
+        WHERE q.expires_at < clock_timestamp()
+            AND NOT EXISTS (SELECT FROM celery_pgbg.subscription AS s WHERE s.queue_id = q.id)
+        FOR UPDATE SKIP LOCKED
+    LOOP
+        PERFORM celery_pgbg.delete_queue(expired.name);
+    END LOOP;
+    DELETE FROM celery_pgbg.message AS m WHERE m.id IN (
+        SELECT e.id FROM celery_pgbg.message AS e
+        WHERE e.expires_at < clock_timestamp() AND e.taken_by IS NULL
+            -- What expired earlier is gone, except what was given back late; an old snapshot may keep its rows.
+            AND e.expires_at > clock_timestamp() - CASE WHEN thorough THEN interval '10 years' ELSE interval '1 minute' END
+        FOR UPDATE SKIP LOCKED
+    );
+    IF thorough THEN
+        -- A message may have been sent to a queue just as that was deleted. One probe of the index for each queue.
+        DELETE FROM celery_pgbg.message AS m WHERE m.taken_by IS NULL AND m.queue_id IN (
+            WITH RECURSIVE present AS (
+                SELECT min(first.queue_id) AS id FROM celery_pgbg.message AS first WHERE first.taken_by IS NULL
+                UNION ALL
+                SELECT (
+                    SELECT min(later.queue_id) FROM celery_pgbg.message AS later
+                    WHERE later.taken_by IS NULL AND later.queue_id > present.id
+                )
+                FROM present WHERE present.id IS NOT NULL
+            )
+            SELECT present.id FROM present
+            WHERE NOT EXISTS (SELECT FROM celery_pgbg.queue AS q WHERE q.id = present.id)
+        );
+    END IF;
+    RETURN is_known;
+END;
+$$;

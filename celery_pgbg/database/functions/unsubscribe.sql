@@ -1,0 +1,32 @@
+-- End subscriptions of a consumer: one, or all where the tag is NULL. Queues of which these were the last, end or begin
+-- to expire, as they were declared.
+CREATE OR REPLACE FUNCTION celery_pgbg.unsubscribe(consumer_id bigint, tag text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    left_queue record;
+BEGIN
+    FOR left_queue IN
+        WITH ended AS (
+            DELETE FROM celery_pgbg.subscription AS s
+            WHERE s.consumer_id = unsubscribe.consumer_id AND s.tag = coalesce(unsubscribe.tag, s.tag)
+            RETURNING s.queue_id
+        )
+        SELECT q.id, q.name, q.auto_delete, q.expires_ms
+        FROM celery_pgbg.queue AS q
+        WHERE q.id IN (SELECT ended.queue_id FROM ended) AND (q.auto_delete OR q.expires_ms IS NOT NULL)
+        ORDER BY q.id
+        FOR UPDATE
+    LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM celery_pgbg.subscription AS s WHERE s.queue_id = left_queue.id);
+        IF left_queue.auto_delete THEN
+            PERFORM celery_pgbg.delete_queue(left_queue.name);
+        ELSE
+            UPDATE celery_pgbg.queue AS q
+            SET expires_at = clock_timestamp() + interval '1 millisecond' * left_queue.expires_ms
+            WHERE q.id = left_queue.id;
+        END IF;
+    END LOOP;
+END;
+$$;

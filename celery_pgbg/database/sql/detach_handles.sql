@@ -1,3 +1,0 @@
--- Forget several handles of this session; does not stop their workers. One bad handle fails all.
-SELECT {detach_function}(pid, cookie)
-FROM unnest(%(pids)s::integer[], %(cookies)s::bigint[]) AS handle (pid, cookie)

@@ -1,5 +1,0 @@
--- Let an attempt be launched again: take back the cancel that stop_attempt or a wait that was broken off left as its
--- outcome, no other outcome. Any session.
-DELETE FROM celery_pgbg.outcome
-WHERE task_id = %(task_id)s::text AND attempt = %(attempt)s::integer
-    AND pid = 0 AND sqlstate = '57014' AND message = ANY(%(messages)s::text[])

@@ -1,4 +1,0 @@
--- The progress that some workers of this session reported; NULLs where none did.
-SELECT handle.pid, handle.cookie, progress.progress_pct AS percent, progress.progress_msg AS message
-FROM unnest(%(pids)s::integer[], %(cookies)s::bigint[]) AS handle (pid, cookie)
-CROSS JOIN LATERAL {progress_function}(handle.pid, handle.cookie) AS progress

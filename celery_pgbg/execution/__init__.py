@@ -1,0 +1,1 @@
+"""An order taken to its end in the server."""

@@ -1,0 +1,206 @@
+"""One session and the handles that it has: only it can cancel, detach or list them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.rows import dict_row
+
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.database.values import from_exception, is_of_worker
+from celery_pgbg.execution import queries
+from celery_pgbg.execution.attempts import AttemptSession, as_parameters
+from celery_pgbg.handles import Attempt, Handle
+from celery_pgbg.outcomes import ErrorReport
+
+#: Handles that are done with are detached together, once there are this many.
+DETACH_BATCH = 32
+
+
+class HandleSession(AttemptSession):
+    """A session and the handles of what it has launched; any thread may call."""
+
+    def __init__(self, open_session: Callable[[], Session], max_launches: int | None = None) -> None:
+        super().__init__(open_session, max_launches)
+        # Without the session's lock: a task that has ended shall not wait for another's call that gets no answer.
+        self._done: deque[Handle] = deque()
+
+    def _forget_all(self) -> None:
+        self._done.clear()
+
+    def cancel(self, attempt: Attempt, handle: Handle) -> bool:
+        """Stop a background worker of this session; its transaction rolls back.
+
+        Through pg_background where it runs the attempt, else by ``pg_terminate_backend``: before 2.0.2 a cancel
+        that comes early can crash the server.
+
+        Returns:
+            False if it is gone, or the handle is not this session's (any more), or it cannot be signalled yet.
+        """
+        if self._about("cancel_handle", "cancel", handle, as_parameters(attempt)):
+            return True
+        return self.terminate_own(handle)
+
+    def terminate_own(self, handle: Handle) -> bool:
+        """Stop a background worker of this session, if it is listed as running: then its PID is right."""
+        with self._exclusive() as session:
+            query = queries.query("terminate_handle").format(**self._names("list"))
+            row = session.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone()
+            return bool(row and row[0])
+
+    def detach(self, handle: Handle) -> None:
+        """Forget a handle; does not stop its worker. Done later, together with others."""
+        self._done.append(handle)
+
+    def flush(self) -> None:
+        """Detach now everything that waits for it."""
+        with self._exclusive() as session:
+            self._detach_done(session)
+
+    def states(self) -> dict[Handle, Literal["running", "stopped"]]:
+        """List this session's handles with their states."""
+        with self._exclusive() as session:
+            self._make_safe(session, self.capabilities)
+            query = queries.query("handles").format(**self._names("list"))
+            rows = session.execute(query).fetchall()
+            states = {Handle(pid, cookie): state for pid, cookie, state in rows}
+            for kept in self._kept:
+                states.pop(kept, None)
+            return states
+
+    def blocked(self, handles: list[Handle]) -> set[Handle]:
+        """Find those running workers that wait for their messages to be read; ``detach`` lets them go on."""
+        if not handles:
+            return set()
+        with self._exclusive() as session:
+            rows = session.execute(queries.query("blocked_workers"), {"pids": [handle.pid for handle in handles]})
+            pids = {pid for (pid,) in rows}
+        return {handle for handle in handles if handle.pid in pids}
+
+    def error_of(self, handle: Handle) -> ErrorReport | None:
+        """Read why a stopped worker failed, which may end its handle.
+
+        Returns:
+            None if it did not fail, or if the handle is not this session's (any more).
+        """
+        clipped = None
+        try:
+            if self.capabilities.name("error_info") is not None:
+                clipped = self._error_info(handle)
+            # It knows errors that are on no record: of a worker that was ended.
+            self._about("consume_result", "result", handle)
+        except psycopg.Error as exc:
+            if is_of_worker(exc):
+                return from_exception(exc)
+            # It is about reading the result, whose type we did not know, or which was not kept.
+        return clipped
+
+    def _error_info(self, handle: Handle) -> ErrorReport | None:
+        """Read a stopped worker's error, clipped to some hundred bytes a field, without ending the handle.
+
+        Returns:
+            None if it did not fail.
+
+        Raises:
+            psycopg.Error: the handle is not this session's (any more).
+        """
+        with self._exclusive() as session:
+            query = queries.query("error_info").format(**self._names("error_info"))
+            with session.cursor(row_factory=dict_row) as cursor:
+                cursor.adapters.register_loader("text", _ClippedTextLoader)
+                row = cursor.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone() or {}
+        fields = {name: value for name, value in row.items() if value is not None}
+        if "sqlstate" not in fields:
+            return None
+        return ErrorReport(fields.pop("sqlstate"), fields.pop("message", ""), fields, without_outcome=True)
+
+    def progress(self, handles: list[Handle]) -> dict[Handle, tuple[int | None, str | None]]:
+        """Read percent and message that workers of this session have reported to pg_background.
+
+        That of a reusable one may be an earlier task's.
+        """
+        with self._exclusive() as session:
+            if self.capabilities.name("get_progress") is None:
+                return {}
+            query = queries.query("progress").format(**self._names("get_progress"))
+            rows = session.execute(query, _as_arrays(handles))
+            return {Handle(pid, cookie): (percent, text) for pid, cookie, percent, text in rows if percent is not None}
+
+    def stats(self) -> dict[str, Any]:
+        """Read pg_background's own counters for this session; empty before 1.8."""
+        with self._exclusive() as session:
+            if self.capabilities.name("stats") is None:
+                return {}
+            query = queries.query("stats").format(**self._names("stats"))
+            with session.cursor(row_factory=dict_row) as cursor:
+                stats = cursor.execute(query).fetchone() or {}
+            for name in ("workers_launched", "workers_completed"):
+                stats[name] -= len(self._kept)
+            return stats
+
+    def _names(self, function: str) -> dict[str, sql.Composable]:
+        """What a statement names of the extension."""
+        names: dict[str, sql.Composable] = {f"{function}_function": self.capabilities.identifier(function)}
+        match function:
+            case "list":
+                names["list_columns"] = self.capabilities.list_columns
+            case "cancel":
+                names["no_grace"] = self.capabilities.no_grace
+            case "result":
+                # Of a statement that returns nothing: its command tag, or the NULL of run_v1.
+                names |= {"columns": sql.SQL("value pg_catalog.text"), "value": sql.SQL("pg_catalog.min(value)")}
+            case "error_info":
+                names["error_fields"] = self.capabilities.error_fields
+        return names
+
+    def _about(
+        self, statement: str, function: str, handle: Handle, parameters: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Call one function about one handle; False where the handle is not ours (any more), or it was not called."""
+        with self._exclusive() as session:
+            query = queries.query(statement).format(**self._names(function))
+            if function != "cancel":
+                self._make_safe(session, self.capabilities)
+            try:
+                cursor = session.execute(query, {"pid": handle.pid, "cookie": handle.cookie, **(parameters or {})})
+                return bool(cursor.rowcount) or function != "cancel"
+            except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState) as exc:
+                # The same codes may be the statement's own.
+                if is_of_worker(exc):
+                    raise
+                return False
+
+    def _detach_done(self, session: Session, at_least: int = 1) -> None:
+        """Detach the handles that are done with, if there are so many: ``DETACH_BATCH`` where nobody waits for it."""
+        if len(self._done) < at_least:
+            return
+        handles = [self._done.popleft() for _ in range(len(self._done))]
+        query = queries.query("detach_handles").format(**self._names("detach"))
+        try:
+            self._make_safe(session, self.capabilities)
+        except errors.InsufficientResources:
+            self._done += handles
+            return
+        try:
+            session.execute(query, _as_arrays(handles))
+        except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState):
+            # One is gone, by a reused PID or because its error was read: then one by one.
+            for handle in handles:
+                self._about("detach_handle", "detach", handle)
+
+
+class _ClippedTextLoader(Loader):
+    """Loads text that may end in the middle of a character."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(errors="ignore")
+
+
+def _as_arrays(handles: list[Handle]) -> dict[str, list[Any]]:
+    return {"pids": [handle.pid for handle in handles], "cookies": [handle.cookie for handle in handles]}

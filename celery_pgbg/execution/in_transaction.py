@@ -1,0 +1,256 @@
+"""The way of an order whose statement runs in a transaction with its outcome: launch, wait, stop, and again if lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import psycopg
+from psycopg import errors
+
+from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.values import from_exception
+from celery_pgbg.errors import PgbgError, SessionLost
+from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.launches import Launch
+from celery_pgbg.execution.means import Means
+from celery_pgbg.execution.stopping import end_holder_soon
+from celery_pgbg.execution.sweeper import conclude
+from celery_pgbg.execution.watches import Entry
+from celery_pgbg.orders import Order
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised
+from celery_pgbg.watch import Interruption, Watch
+
+logger = logging.getLogger(__name__)
+
+#: Pauses between looks whether a cancelled worker is gone, in seconds.
+_FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.1
+
+#: And at most, where the server refuses the cancel.
+_LONGEST_REFUSED = 10.0
+
+
+#: What the log says where an earlier delivery's background worker has ended without an outcome.
+SETTLING = "%s has just ended: waiting for the session that launched it to say how"
+
+#: Why an attempt is lost that this delivery did not launch.
+ENDED_EARLIER = "its background worker ended without an outcome before this delivery"
+
+
+class InTransaction:
+    """Takes atomic orders to their ends, each in a background worker of its own.
+
+    Args:
+        means: what the strategies of a runner share.
+    """
+
+    def __init__(self, means: Means) -> None:
+        self.means = means
+
+    def run(self, order: Order, watch: Watch) -> Ending:
+        """Launch, wait, stop on demand, and launch again what is lost and may be."""
+        entry = self.means.watches.add(watch, is_walk=order.walk is not None)
+        backoff = Backoff()
+        rescues: list[threading.Timer] = []
+
+        def rescue(interruption: Interruption) -> None:
+            """This thread may wait for an answer that the statement holds up, and not hear of the interruption."""
+            # A shutdown may come in a signal's handler, where no thread can be started.
+            if interruption not in (Interruption.DETACH, Interruption.SHUTDOWN):
+                opener = self.means.opener("stop")
+                rescues.append(end_holder_soon(opener, order.attempt.task_id, [order.attempt.number]))
+
+        watch.on_interrupt = rescue
+        try:
+            if watch.interruption is not None:
+                rescue(watch.interruption)
+            while True:
+                interruption = self._launch(order, entry)
+                if interruption is not None:
+                    return Detached() if interruption is Interruption.DETACH else self._cancel(order, entry)
+                ending = self._wait(order, entry)
+                if self._leaves_a_walk(order, ending):
+                    _start_over(entry)
+                    watch.wait(backoff.next())
+                    continue
+                if isinstance(ending, Lost):
+                    ending = self._with_hope(order, ending)
+                    if entry.owner is None and not ending.hopeless:
+                        # Another's worker died: this delivery may run it.
+                        _start_over(entry)
+                        continue
+                return ending
+        finally:
+            for timer in rescues:
+                timer.cancel()
+            self.means.watches.remove(entry)
+            self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        """Nobody waits for its background worker any more, which may run on."""
+        _detach(entry)
+
+    def _leaves_a_walk(self, order: Order, ending: Ending) -> bool:
+        """Whether a background worker was lost on a walk that another may go on with after the last batch.
+
+        Each batch that is done lets launches count anew.
+        """
+        if order.walk is None or not isinstance(ending, Lost) or self._with_hope(order, ending).hopeless:
+            return False
+        logger.warning("%s goes on after its last batch: %s", order.attempt, ending.reason)
+        return True
+
+    def _with_hope(self, order: Order, lost: Lost) -> Lost:
+        """Say whether the attempt may be launched again; what crashes the server must not do so for ever."""
+        limit = self.means.settings.max_launches
+        try:
+            launches = self.means.launchers[0].count_launches(order)
+        except (psycopg.Error, PgbgError) as exc:
+            logger.warning("%s: its launches cannot be counted: %s", order.attempt, exc)
+            return lost
+        if limit is None or launches < limit:
+            return lost
+        return Lost(f"{lost.reason}; launched {launches} times (pgbg_max_launches)", hopeless=True)
+
+    def _launch(self, order: Order, entry: Entry) -> Interruption | None:
+        """Launch, waiting for a slot or for the server; returns what interrupted the wait, if anything did."""
+        watch = entry.watch
+        backoff = Backoff()
+        try:
+            while watch.interruption is None:
+                if not self.means.line.join(watch):
+                    self.means.line.wait(watch)
+                    continue
+                launcher = self.means.launchers.least_busy()
+                try:
+                    launch = launcher.launch(order)
+                except (SessionLost, errors.SerializationFailure, errors.DeadlockDetected) as exc:
+                    seconds = backoff.next()
+                    logger.warning("%s cannot be launched, again in %.1f s: %s", order.attempt, seconds, exc)
+                    watch.wait(seconds)
+                    continue
+                except psycopg.Error as exc:
+                    watch.deliver(Raised(from_exception(exc)))
+                    return None
+                # Only now is it known that the server lets us. A wait for a slot needs the listener, too.
+                self.means.start()
+                if launch.state != "full":
+                    self._launched(launch, launcher, entry)
+                    return None
+                self.means.line.wait(watch)
+        finally:
+            self.means.line.leave(watch)
+        return watch.interruption
+
+    def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
+        if launch.state == "finished":
+            self.means.watches.deliver(launcher.read_outcomes([entry.watch.attempt]))
+            return
+        if launch.state == "worn out":
+            entry.watch.deliver(Lost(ENDED_EARLIER))
+            return
+        assert launch.handle is not None
+        is_ours = launch.state == "launched"
+        entry.runs_in(launch.handle, launcher if is_ours else None)
+        if launch.state == "settling":
+            logger.info(SETTLING, entry.watch.attempt)
+            return
+        if is_ours:
+            self.means.counts.add("launched")
+        else:
+            logger.info("%s runs already, in background worker %d: attached", entry.watch.attempt, launch.handle.pid)
+            self.means.counts.add("attached")
+        entry.watch.accept(launch.handle.pid)
+
+    def _wait(self, order: Order, entry: Entry) -> Ending:
+        while True:
+            match entry.watch.wait():
+                case None:
+                    entry.watch.pass_progress_on()
+                case Interruption.DETACH:
+                    return Detached()
+                case Interruption():
+                    return self._cancel(order, entry)
+                case ending:
+                    return ending
+
+    def _cancel(self, order: Order, entry: Entry) -> Ending:
+        ending = self._signal_until_it_ends(order, entry)
+        if isinstance(ending, Cancelled):
+            self._forgive_launches(order)
+        return ending
+
+    def _signal_until_it_ends(self, order: Order, entry: Entry) -> Ending:
+        """Cancel, and wait until the worker is gone: then there is an outcome, or there never will be.
+
+        Without a launch of ours it is that of an earlier delivery, if there is one. Where the server refuses
+        the cancel, it is tried again as long as the statement runs.
+        """
+        pause = _FIRST_LOOK
+        backoff = Backoff(_LONGEST_LOOK, _LONGEST_REFUSED)
+        signalled = False
+        while (ending := entry.watch.ending) is None:
+            try:
+                signalled = signalled or self._signal(entry)
+                if self._is_gone(entry, signalled):
+                    conclude(self._launcher_of(entry), entry)
+                    continue
+                pause = min(pause * 1.5, _LONGEST_LOOK)
+            except (psycopg.Error, PgbgError) as exc:
+                if entry.handle is None and not entry.may_run:
+                    # We wait in line for a server that is away: the revoke shall not wait as well.
+                    return Cancelled()
+                signalled = False
+                pause = backoff.next()
+                logger.warning("cancelling %s: %s; again in %.1f s", entry.watch.attempt, exc, pause)
+                if not isinstance(exc, SessionLost) and self._is_out_of_sight(order):
+                    entry.watch.deliver(Lost(f"it is gone, and its outcome cannot be read: {exc}"))
+            entry.watch.wait_for_end(pause)
+        return ending
+
+    def _forgive_launches(self, order: Order) -> None:
+        """What goes back to the broker is launched again at once, as often as there are deploys or time limits."""
+        try:
+            self.means.launchers[0].forgive_launches(order.attempt)
+        except (psycopg.Error, PgbgError) as exc:
+            logger.warning("%s: its launch counts as one that was lost: %s", order.attempt, exc)
+
+    def _is_out_of_sight(self, order: Order) -> bool:
+        """Whether the worker is gone, asked where our schema or the extension is not usable."""
+        try:
+            return not self.means.launchers[0].shows(order.attempt)
+        except (psycopg.Error, PgbgError):
+            return False
+
+    def _signal(self, entry: Entry) -> bool:
+        attempt = entry.watch.attempt
+        if (held := entry.held) is not None:
+            owner, handle = held
+            if owner.cancel(attempt, handle):
+                return True
+        return self.means.launchers[0].terminate(attempt)
+
+    def _is_gone(self, entry: Entry, was_seen: bool) -> bool:
+        if (held := entry.held) is not None:
+            owner, handle = held
+            state = owner.states().get(handle)
+            if state is not None:
+                return state == "stopped"
+            entry.disown()
+        return entry.watch.attempt not in self.means.launchers[0].running([entry.watch.attempt], was_seen)
+
+    def _launcher_of(self, entry: Entry) -> Launcher:
+        return entry.owner or self.means.launchers[0]
+
+
+def _start_over(entry: Entry) -> None:
+    """Let go of a background worker that has ended, before another is launched."""
+    _detach(entry)
+    entry.start_over()
+    entry.watch.start_over()
+
+
+def _detach(entry: Entry) -> None:
+    if (held := entry.held) is not None:
+        owner, handle = held
+        owner.detach(handle)

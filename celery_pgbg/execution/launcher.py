@@ -1,0 +1,202 @@
+"""The launcher: one session that launches, for an order of its own or for the orders of a pool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from celery_pgbg.database import queries as database_queries
+from celery_pgbg.database.preparation import Prepared, prepare
+from celery_pgbg.database.sessions import Session, is_dead
+from celery_pgbg.execution import queries
+from celery_pgbg.execution.attempts import attempts_as_arrays
+from celery_pgbg.execution.handle_session import DETACH_BATCH, HandleSession
+from celery_pgbg.execution.launches import Launch, Launched, Placement, Sight, Unfit, fetch, fetch_all, order_parameters
+from celery_pgbg.execution.reusable import ReusableWorkers
+from celery_pgbg.execution.walks import walk_as_json
+from celery_pgbg.handles import Attempt, Handle
+from celery_pgbg.orders import Identity, Order
+
+T = TypeVar("T")
+
+#: Until the server has answered.
+_UNKNOWN = Placement(0, "placed", None, 0)
+
+
+class Launcher(HandleSession):
+    """Launches what runs in a transaction, and has its handle; any thread may call."""
+
+    def __init__(self, open_session: Callable[[], Session], max_launches: int | None = None) -> None:
+        super().__init__(open_session, max_launches)
+        self._reusable = ReusableWorkers()
+        self._identity: Identity | None = None
+
+    def _forget_all(self) -> None:
+        super()._forget_all()
+        self._identity = None
+        self._reusable.clear()
+
+    # --- launching ---------------------------------------------------------------------------
+
+    def launch(self, order: Order) -> Launch:
+        """Launch an attempt unless it has ended or runs already. Waits only for the server's answer.
+
+        Raises:
+            BindingError: the query and its arguments do not fit.
+            TaskDefinitionError: there is no statement, or one that cannot run so.
+            SessionLost: the connection died; the attempt may run or not.
+            ConfigurationError: extension, schema or privilege are missing.
+            psycopg.Error: what the server says of the statement's syntax, or of the task's ``settings``.
+        """
+        with self._exclusive() as session:
+            self._detach_done(session, at_least=DETACH_BATCH)
+            prepared = prepare(session, order)
+            try:
+                return self._launch(session, order, prepared)
+            except (errors.UndefinedFunction, errors.InvalidSchemaName):
+                # Extension or schema were dropped under us, and perhaps made again elsewhere.
+                self._prepare(session)
+                return self._launch(session, order, prepared)
+
+    def _launch(self, session: Session, order: Order, prepared: Prepared) -> Launch:
+        parameters = {
+            **order_parameters(order, prepared, self._message_here(session, order)),
+            # a short one shall not be planned twice
+            "is_plain_query": prepared.is_plain_query and not order.reuse,
+            "settings": json.dumps(dict(prepared.settings)) if prepared.settings else None,
+            "walk": order.walk and walk_as_json(order, order.walk, prepared),
+        }
+        launch = self._fetch_unless_full(session, Launch, "launch", parameters)
+        if launch is None:
+            return Launch("full")
+        if launch.state == "launched" and launch.handle is not None:
+            self._without_kept(launch.handle.pid)
+        return launch
+
+    def _fetch_unless_full(
+        self, session: Session, kind: Callable[..., T], name: str, parameters: dict[str, Any]
+    ) -> T | None:
+        """Run a statement that launches. None where the server has no free slot; then idle ones give theirs up."""
+        ours = {
+            "extension_schema": self.capabilities.schema,
+            "launch_function": self.capabilities.name("launch"),
+            "queue_bytes": self._queue_bytes,
+        }
+        try:
+            self._make_safe(session, self.capabilities)
+            return fetch(session, kind, name, {**ours, **parameters})
+        except (errors.InsufficientResources, errors.ConfigurationLimitExceeded):
+            self._dismiss_idle(session)
+            self._detach_done(session)
+            return None
+
+    def _message_here(self, session: Session, order: Order) -> int | None:
+        """Find the message that the order may take with it: one in this very database."""
+        if order.message is None:
+            return None
+        if self._identity is None:
+            row = session.execute(database_queries.query("database_identity")).fetchone()
+            assert row is not None
+            self._identity = row[0], row[1]
+        identity, message_id = order.message
+        return message_id if identity == self._identity else None
+
+    def place(self, orders: Sequence[tuple[str, Order]]) -> list[Placement | Exception]:
+        """Place orders, each with the name of its pool, for reusable background workers; all in one call.
+
+        Returns:
+            For each what came of it, or why it cannot be placed: ``Unfit``, what ``launch`` raises for an order.
+
+        Raises:
+            SessionLost: the connection died; they may be placed or not.
+            ConfigurationError: extension, schema or privilege are missing.
+            psycopg.Error: another transaction was in the way.
+        """
+        results: list[Placement | Exception] = []
+        rows: dict[int, dict[str, Any]] = {}
+        with self._exclusive() as session:
+            for number, (pool, order) in enumerate(orders):
+                try:
+                    rows[number] = self._as_row(session, pool, order)
+                    results.append(_UNKNOWN)
+                except Exception as exc:
+                    if is_dead(session):
+                        raise
+                    results.append(exc)
+            for number, placement in zip(rows, self._place(session, list(rows.values())), strict=True):
+                results[number] = placement
+        return results
+
+    def _as_row(self, session: Session, pool: str, order: Order) -> dict[str, Any]:
+        prepared = prepare(session, order)
+        if prepared.settings or not self.may_reuse:
+            raise Unfit(replace(order, settings=prepared.settings))
+        return {"pool": pool, **order_parameters(order, prepared, self._message_here(session, order))}
+
+    def _place(self, session: Session, rows: list[dict[str, Any]]) -> list[Placement | Exception]:
+        """Place them; where the server refuses them together, one by one, so that it is known which it refuses."""
+        if not rows:
+            return []
+        try:
+            return list(self._place_together(session, rows))
+        except (errors.SerializationFailure, errors.DeadlockDetected):
+            raise
+        except psycopg.Error as exc:
+            if is_dead(session):
+                raise
+            if len(rows) == 1:
+                return [exc]
+            return [placement for row in rows for placement in self._place(session, [row])]
+
+    def _place_together(self, session: Session, rows: list[dict[str, Any]]) -> list[Placement]:
+        parameters = {name: [row[name] for row in rows] for name in rows[0]}
+        try:
+            return fetch_all(session, Placement, "place_work", parameters)
+        except (errors.UndefinedFunction, errors.InvalidSchemaName):
+            # Extension or schema were dropped under us, and perhaps made again elsewhere.
+            self._prepare(session)
+            return fetch_all(session, Placement, "place_work", parameters)
+
+    def look(self, placed: Sequence[tuple[str, Attempt]]) -> list[Sight]:
+        """Read what has become of placed orders, each with its pool; records which background worker has each."""
+        with self._exclusive() as session:
+            attempts = attempts_as_arrays([attempt for _, attempt in placed])
+            parameters = {**attempts, "pools": [pool for pool, _ in placed]}
+            return fetch_all(session, Sight, "look_at_work", parameters)
+
+    def launch_reusable(self, pool: str) -> Handle | None:
+        """Launch a background worker that takes the orders of a pool; None where the server has no free slot."""
+        with self._exclusive() as session:
+            parameters = {"pool": pool, "application_name": "pgbg reusable"}
+            launched = self._fetch_unless_full(session, Launched, "launch_reusable", parameters)
+            if launched is None:
+                return None
+            self._without_kept(launched.handle.pid)
+            self._reusable.add(launched.handle, pool)
+            return launched.handle
+
+    def owns(self, handle: Handle) -> bool:
+        """Whether this session has launched a reusable background worker, and has its handle."""
+        return handle in self._reusable
+
+    def detach(self, handle: Handle) -> None:
+        """Forget a handle, also that of a reusable background worker."""
+        self._reusable.discard(handle)
+        super().detach(handle)
+
+    def flush(self) -> None:
+        """Detach now everything that waits for it, and the reusable background workers that have ended."""
+        with self._exclusive():
+            if self._reusable.pools():
+                self._done += self._reusable.take_ended(self.states())
+            super().flush()
+
+    def _dismiss_idle(self, session: Session) -> None:
+        """Let reusable background workers without a task end now, since others need their slots."""
+        if pools := self._reusable.pools():
+            session.execute(queries.query("dismiss"), {"pools": pools})

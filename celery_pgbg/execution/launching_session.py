@@ -1,0 +1,209 @@
+"""The session that launches: opened when needed and again after a loss, set up, and used by one thread at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from celery_pgbg.database import poolers
+from celery_pgbg.database.capabilities import Capabilities, detect
+from celery_pgbg.database.schema import check_installed
+from celery_pgbg.database.sessions import Reconnection, Session, abandon, is_dead, stay_idle
+from celery_pgbg.errors import ConfigurationError, SessionLost
+from celery_pgbg.execution import queries
+from celery_pgbg.handles import Handle
+
+logger = logging.getLogger(__name__)
+
+#: pg_background's own upper bound for the handles of one session.
+SESSION_WORKER_LIMIT = 1000
+
+#: How long closing waits for a call in progress, in seconds.
+_CLOSE_SECONDS = 1.0
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+class LaunchingSession:
+    """One session that may launch; any thread may call.
+
+    Before pg_background 2.0, the end of a session's last handle may crash the server. There the session keeps the
+    handles of harmless background workers, which nobody else sees.
+
+    Args:
+        open_session: makes a connected session in autocommit mode.
+        max_launches: how often an attempt is launched at most, also by others before; None: without a limit.
+    """
+
+    #: How many handles it keeps where it must. The launch of another may end one of them, see ``StandaloneLauncher``.
+    _kept_handles = 1
+
+    def __init__(self, open_session: Callable[[], Session], max_launches: int | None = None) -> None:
+        self._open_session = open_session
+        self._max_launches = max_launches
+        self._reconnection = Reconnection(open_session)
+        self._session: Session | None = None
+        self._capabilities: Capabilities | None = None
+        self._lock = threading.RLock()
+        self._in_call_since: float | None = None
+        #: Whether its background workers may run more than one task; True until it is known.
+        self.may_reuse = True
+        self._queue_bytes = 65536
+        self._kept: list[Handle] = []
+        self._inherits_handles = False
+        self._closed = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the installed pg_background can do; connects if need be."""
+        with self._exclusive():
+            assert self._capabilities is not None
+            return self._capabilities
+
+    @property
+    def server_worker_limit(self) -> int | None:
+        """``max_worker_processes``, or None while there is no session; does not connect."""
+        known = self._capabilities
+        return known.server_worker_limit if known else None
+
+    @property
+    def backend_pid(self) -> int | None:
+        """PID of the session itself, or None while there is none."""
+        session = self._session
+        return None if session is None or is_dead(session) else session.info.backend_pid
+
+    @property
+    def seconds_in_call(self) -> float:
+        """For how long a call has been in progress, 0 where none is."""
+        since = self._in_call_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def close(self) -> None:
+        """End the session for good. Its workers run on; their handles are gone.
+
+        A call that another thread has in progress may take a second to end, then it is cut off.
+        """
+        self._closed = True
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
+        elif self._session is not None:
+            abandon(self._session)
+
+    def _forget_all(self) -> None:
+        """The session is gone, and all its handles with it."""
+
+    def _drop(self) -> None:
+        """End the session; the next call opens another."""
+        with self._lock:
+            session, self._session, self._capabilities = self._session, None, None
+            self._kept = []
+            self._forget_all()
+            if session is not None:
+                session.close()
+
+    @contextmanager
+    def _exclusive(self, prepared: bool = True) -> Iterator[Session]:
+        """The session for one short call; a death during it becomes ``SessionLost``.
+
+        Args:
+            prepared: what is installed in the database must be known, and complete.
+        """
+        with self._lock, self._timed():
+            session = self._connected()
+            try:
+                if prepared and self._capabilities is None:
+                    self._prepare(session)
+                yield session
+            except psycopg.Error as exc:
+                if isinstance(exc, (errors.UndefinedFunction, errors.InvalidSchemaName)):
+                    # The extension was dropped, and perhaps made again elsewhere: look the next time.
+                    self._capabilities = None
+                if not is_dead(session):
+                    raise
+                self._drop()
+                raise SessionLost(f"the launching session was lost: {exc}") from exc
+            finally:
+                # An exception raised into this thread, such as a time limit of prefork, leaves it in the middle.
+                if session is self._session and session.info.transaction_status is TransactionStatus.ACTIVE:
+                    self._drop()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        outer = self._in_call_since
+        self._in_call_since = outer or time.monotonic()
+        try:
+            yield
+        finally:
+            self._in_call_since = outer
+
+    def _connected(self) -> Session:
+        if self._session is not None and is_dead(self._session):
+            self._drop()
+        if self._closed:
+            raise SessionLost("the launcher is closed")
+        if self._session is None:
+            self._session = self._reconnection.open()
+        return self._session
+
+    def _prepare(self, session: Session) -> None:
+        """Look at what is installed, and set the session up."""
+        check_installed(session)
+        capabilities = detect(session)
+        if poolers.through_pooler(session):
+            if poolers.shares_sessions(session, self._open_session):
+                raise ConfigurationError(poolers.NEEDS_SESSIONS)
+            self._inherits_handles = True
+        stay_idle(session)
+        limits = {"session_worker_limit": SESSION_WORKER_LIMIT, "max_launches": self._max_launches}
+        prepared = session.execute(queries.query("prepare_launcher"), limits).fetchone()
+        assert prepared is not None
+        self._queue_bytes, self.may_reuse, is_standby = prepared[:3]
+        if is_standby:
+            raise SessionLost(
+                f"{session.info.host}:{session.info.port} is a standby, which runs no tasks until it is promoted "
+                "(with several hosts in the DSN, target_session_attrs=read-write finds the primary)"
+            )
+        if capabilities.function("get_progress") is None:
+            _warn_once(f"pg_background {capabilities.version} carries no words: report_progress shows per cent only")
+        self._capabilities = capabilities
+
+    def _make_safe(self, session: Session, capabilities: Capabilities) -> None:
+        """Before a launch, and before the end of a handle: see that a handle stays that nobody ends.
+
+        The session of a pooler may hold handles of its client before; these are given up.
+
+        Raises:
+            InsufficientResources: the server has no free slot for it.
+        """
+        if capabilities.keeps_a_handle:
+            query = queries.query("keep_handle").format(launch_function=capabilities.identifier("launch"))
+            while len(self._kept) < self._kept_handles:
+                row = session.execute(query).fetchone()
+                assert row is not None
+                self._kept.append(Handle(*row))
+        if self._inherits_handles:
+            query = queries.query("detach_others").format(
+                detach_function=capabilities.identifier("detach"),
+                list_function=capabilities.identifier("list"),
+                list_columns=capabilities.list_columns,
+            )
+            session.execute(query, {"kept_pids": [handle.pid for handle in self._kept]})
+            self._inherits_handles = False
+
+    def _without_kept(self, pid: int) -> None:
+        """A launch was given this PID: a kept handle of the same PID is gone, and another must be kept."""
+        self._kept = [handle for handle in self._kept if handle.pid != pid]

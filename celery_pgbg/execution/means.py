@@ -1,0 +1,75 @@
+"""What the strategies of one runner share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.execution.counts import Counts
+from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.slots import SlotLine
+from celery_pgbg.execution.watches import Watches
+from celery_pgbg.settings import Settings
+from celery_pgbg.watch import Watch
+
+#: After how long a call of a launcher looks as if it got no answer, in seconds. Most take milliseconds.
+_LONG_CALL = 1.0
+
+
+class Launchers(list[Launcher]):
+    """The launching sessions of one runner."""
+
+    def __init__(self, launchers: Iterable[Launcher]) -> None:
+        super().__init__(launchers)
+        self._next = itertools.count()
+
+    @property
+    def may_reuse(self) -> bool:
+        """Whether their background workers may run more than one task, as far as it is known."""
+        return all(launcher.may_reuse for launcher in self)
+
+    def in_turn(self) -> list[Launcher]:
+        """All of them, each time another first."""
+        first = next(self._next) % len(self)
+        return self[first:] + self[:first]
+
+    def least_busy(self) -> Launcher:
+        """One that is free, else one that may be soon."""
+        return min(self.in_turn(), key=_busyness)
+
+    def first_free(self) -> Launcher:
+        """The first that is free, for calls that are few: so no more sessions are opened than needed."""
+        return min(self, key=_busyness)
+
+
+def _busyness(launcher: Launcher) -> int:
+    """0 for a launcher that is free, 1 for one in a call, 2 where that seems to get no answer."""
+    seconds = launcher.seconds_in_call
+    return (seconds > 0) + (seconds > _LONG_CALL)
+
+
+@dataclass
+class Means:
+    """Sessions, registers and settings of one runner.
+
+    Attributes:
+        settings: the ``pgbg_*`` settings.
+        opener: gives a function that opens a session for a purpose.
+        launchers: the launching sessions.
+        start: starts the runner's threads, once; called when it is known that the server lets us launch.
+        watches: what is waited for.
+        line: of those that wait for a slot.
+        counts: what became of the orders.
+        standalone: watches of statements that stand alone.
+    """
+
+    settings: Settings
+    opener: Callable[[str], Callable[[], Session]]
+    launchers: Launchers
+    start: Callable[[], None]
+    watches: Watches = field(default_factory=Watches)
+    line: SlotLine = field(default_factory=SlotLine)
+    counts: Counts = field(default_factory=Counts)
+    standalone: list[Watch] = field(default_factory=list)

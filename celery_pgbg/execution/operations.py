@@ -1,0 +1,195 @@
+"""What operating needs to ask of a database, on a session of its own."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.execution import queries
+from celery_pgbg.execution.attempts import terminate
+from celery_pgbg.execution.runner import Runner
+from celery_pgbg.execution.stopping import stop_attempt
+from celery_pgbg.handles import Attempt
+from celery_pgbg.orders import Order
+from celery_pgbg.outcomes import Detached, Returned
+from celery_pgbg.settings import Settings
+from celery_pgbg.watch import Interruption, Watch
+
+#: A string as ``format('%L')`` writes it, perhaps cut off by ``track_activity_query_size``.
+_LITERAL = r" ?E?'(?:[^']|'')*'?"
+
+#: The call that a background worker shows as its query, around the statement.
+_CALL = re.compile(
+    rf"SELECT celery_pgbg\.run_v1\({_LITERAL}, \d+, {_LITERAL}, {_LITERAL}, -?\d+, {_LITERAL},"
+    rf" (?P<preamble>NULL|{_LITERAL})(?:, (?P<last>{_LITERAL}))?"
+)
+
+#: The call of a batched task, and in it the texts between which the range of each batch goes.
+_WALK = "CALL celery_pgbg.walk_v1("
+_WALK_TEXT = re.compile(r'"text": "((?:[^"\\]|\\.)*)"?')
+
+#: How long the doctor waits for ``SELECT 1``, in seconds.
+_ROUND_TRIP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Background worker slots of a server."""
+
+    used: int
+    used_by_others: int
+    server_worker_limit: int
+
+
+#: How many ended executions are listed by default.
+LIMIT = 50
+
+#: More than any table has.
+_ALL = 2**62
+
+
+def executions(
+    session: Session, ended_seconds: float, ended_limit: int | None = LIMIT, before: datetime | None = None
+) -> list[dict[str, Any]]:
+    """List what runs, the oldest first, and then what ended within the last seconds, the latest first.
+
+    ``statement`` is what the server shows of it: its beginning, and nothing to a role that may not see it.
+    ``seconds`` is None of what is gone: nothing says when it ended.
+
+    Args:
+        session: any.
+        ended_seconds: how long ago it may have ended.
+        ended_limit: how many that ended; None for all. One more, where there are more.
+        before: only what ended before that moment, and what runs.
+    """
+    limit = _ALL if ended_limit is None else ended_limit + 1
+    parameters = {"ended_ms": round(ended_seconds * 1000), "ended_limit": limit, "before": before}
+    rows = _rows(session, "operate_ps", parameters)
+    running = sum(row["state"] in ("running", "starting", "waiting") for row in rows)
+    return [{**row, "statement": _statement_in(row["statement"] or "")} for row in rows[: running + limit]]
+
+
+def failures(session: Session, seconds: float, limit: int | None, task_name: str | None = None) -> list[dict[str, Any]]:
+    """List tasks whose latest attempt failed within the last seconds, the latest failure first; None for all."""
+    parameters = {
+        "ended_ms": round(seconds * 1000),
+        "limit": _ALL if limit is None else limit,
+        "task_name": task_name,
+    }
+    return _rows(session, "operate_failed", parameters)
+
+
+def attempts_of(session: Session, task_id: str) -> list[dict[str, Any]]:
+    """Show all that is known of each attempt of a task."""
+    rows = _rows(session, "operate_show", {"task_id": task_id})
+    return [{**row, "statement": _statement_in(row["statement"] or "")} for row in rows]
+
+
+def tasks_that_begin(session: Session, beginning: str) -> list[str]:
+    """Find the task with this id, else up to three whose ids begin with it."""
+    return [row["task_id"] for row in _rows(session, "operate_find", {"beginning": beginning})]
+
+
+def _statement_in(query: str) -> str:
+    """Take the task's own statement out of the call that runs it."""
+    if query.startswith(_WALK):
+        texts = _WALK_TEXT.findall(query)
+        return "{batch}".join(text.replace("''", "'").replace(r"\n", "\n").replace(r"\"", '"') for text in texts)
+    call = _CALL.match(query)
+    if call is None:
+        return query
+    literals = [part for part in call.group("preamble", "last") if part not in (None, "NULL")]
+    return " ".join(part.strip().removeprefix("E")[1:].removesuffix("'").replace("''", "'") for part in literals)
+
+
+def task_statistics(session: Session, seconds: float) -> list[dict[str, Any]]:
+    """Count runs and failures by task, with p50 and p95 of their seconds, over the last seconds."""
+    return _rows(session, "operate_stats", {"ended_ms": round(seconds * 1000)})
+
+
+def slots(session: Session) -> Slots:
+    """Count the background workers of pg_background that run now, those of others, and all slots."""
+    return Slots(**_rows(session, "operate_slots", {})[0])
+
+
+def cancel_by_hand(session: Session, task_id: str) -> list[bool]:
+    """Stop the background worker of a task, if it is really that one, and let the attempt fail for good.
+
+    Its effects are rolled back; ``QueryCanceled`` becomes its outcome, so that no redelivery runs it again.
+    An attempt that finishes at the same moment has finished. A statement that stands alone is only stopped.
+
+    Returns:
+        For each that was stopped, whether it was atomic.
+    """
+    live = _rows(session, "operate_live", {"task_id": task_id})
+    return [row["atomic"] for row in live if _stop(session, task_id, **row)]
+
+
+def is_batched(session: Session, task_id: str) -> bool:
+    """Whether a task is a batched one that has begun."""
+    return bool(_rows(session, "operate_is_walk", {"task_id": task_id})[0]["is_walk"])
+
+
+def _stop(session: Session, task_id: str, attempt: int, atomic: bool, owner_name: str | None) -> bool:
+    with _acting_as(session, owner_name):
+        if atomic:
+            return stop_attempt(session, Attempt(task_id, attempt), "by hand") != "finished"
+        return terminate(session, Attempt(task_id, attempt))
+
+
+@contextmanager
+def _acting_as(session: Session, owner_name: str | None) -> Iterator[None]:
+    """Act as another role, with its rights only: what it has put on record may name a process of somebody else."""
+    if owner_name is None:
+        yield
+        return
+    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner_name)))
+    try:
+        yield
+    finally:
+        session.execute("RESET ROLE")
+
+
+def round_trip(dsn: str, settings: Settings) -> float:
+    """Run ``SELECT 1`` as a task would.
+
+    Returns:
+        Seconds from launch to outcome.
+
+    Raises:
+        RuntimeError: it did not end in time, or otherwise than with its value.
+    """
+    runner = Runner(dsn, settings, "doctor")
+    attempt = Attempt(f"doctor-{uuid.uuid4()}")
+    order = Order(attempt, "pgbg.doctor", "doctor", "SELECT 1", {}, "value", notify=settings.notify)
+    watch = Watch(attempt)
+    alarm = threading.Timer(_ROUND_TRIP_SECONDS, watch.interrupt, (Interruption.DETACH,))
+    alarm.start()
+    try:
+        begin = time.monotonic()
+        ending = runner.run(order, watch)
+        seconds = time.monotonic() - begin
+    finally:
+        alarm.cancel()
+        runner.close()
+    if ending == Detached():
+        raise RuntimeError(f"SELECT 1 in a background worker took more than {_ROUND_TRIP_SECONDS:g} s: no free slot?")
+    if ending != Returned(1):
+        raise RuntimeError(f"SELECT 1 in a background worker ended with {ending}")
+    return seconds
+
+
+def _rows(session: Session, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    with session.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(queries.query(name), parameters).fetchall()

@@ -1,0 +1,33 @@
+"""The part of a sweep that lets watches know how far their statements have come."""
+
+from __future__ import annotations
+
+from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.progress import Progress
+from celery_pgbg.execution.watches import Entry
+
+
+def sweep_progress(asked: Launcher, entries: list[Entry]) -> None:
+    """Let watches know how far their statements have come, whichever session launched them.
+
+    Args:
+        asked: a launcher whose session answers.
+        entries: of what runs.
+    """
+    watches = {entry.watch.attempt: entry for entry in entries}
+    if not watches:
+        return
+    found = asked.read_progress(list(watches))
+    found = {attempt: _with_message(watches[attempt], one) for attempt, one in found.items()}
+    fresh = {attempt: one for attempt, one in found.items() if watches[attempt].watch.show(*one.shown)}
+    published = {attempt: one for attempt, one in fresh.items() if one.source != "record"}
+    if published:
+        asked.publish_progress(published)
+
+
+def _with_message(entry: Entry, progress: Progress) -> Progress:
+    """Add what the statement has said beside the percent, which the session that launched it can read."""
+    if progress.source != "statement" or (held := entry.held) is None:
+        return progress
+    owner, handle = held
+    return progress.with_message_of(owner.progress([handle]).get(handle))

@@ -1,0 +1,379 @@
+"""Orders for background workers that run one after another: placed many at once, and looked after together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+import psycopg
+from psycopg import errors
+
+from celery_pgbg.errors import SessionLost
+from celery_pgbg.execution.in_transaction import ENDED_EARLIER, SETTLING
+from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.launches import Placement, Sight
+from celery_pgbg.execution.means import Means
+from celery_pgbg.execution.watches import Entry
+from celery_pgbg.handles import Handle
+from celery_pgbg.orders import Order
+from celery_pgbg.outcomes import Lost
+
+logger = logging.getLogger(__name__)
+
+#: When an order that was placed is first looked after, in seconds: most have ended by then. And where many are there.
+_FIRST_LOOK, _FIRST_LOOK_OF_MANY = 0.015, 0.04
+_MANY = 4
+
+#: Pauses between looks get longer by this factor, up to so many seconds.
+_LONGER, _LONGEST_PAUSE = 1.6, 0.5
+
+#: Least time between two looks, which are for all orders together, in seconds; and where many are there.
+_BETWEEN_LOOKS, _BETWEEN_LOOKS_AT_MANY = 0.01, 0.08
+
+#: How long one look may take before another thread looks, in seconds.
+_LONGEST_LOOK = 1.0
+
+#: How long to gather orders for one call where background workers have enough to do, in seconds.
+_GATHERING = 0.03
+
+#: Orders in one call.
+_BATCH = 100
+
+#: How long one call may take before another thread makes one for those that came since, in seconds.
+_LONG_CALL = 0.02
+
+#: While another thread sends: how long to wait for the result, in seconds. One is woken only for what it must know.
+_PATIENCE = 0.05
+
+#: Background workers that have taken nothing for so long, in milliseconds, are all at work for longer.
+_STANDSTILL_MS = 60
+
+#: The longest that what waits should take to be taken, in seconds, and over how long that rate is measured.
+_LONGEST_QUEUE, _RATE_SECONDS = 0.25, 0.1
+
+#: What may be over at the next try.
+PASSING = (SessionLost, errors.SerializationFailure, errors.DeadlockDetected)
+
+#: So many looks on end must say that an order is nowhere, or has an outcome of which no notice came.
+_LOOKS_TO_BELIEVE = 2
+
+
+@dataclass(eq=False)
+class Placing:
+    """An order on its way to a background worker that takes it.
+
+    Attributes:
+        order: what to run.
+        entry: the wait for it.
+        pool: name of those background workers that may take it.
+        state: ``queued``; ``sent``, a thread is at it; ``failed``, see ``error``;
+            ``placed``; ``known``, it is known which background worker runs it.
+        error: what came of sending it, for the waiting thread.
+        wants_worker: no background worker takes it, and the server has no slot for another.
+        next_look: when to look after it, of the monotonic clock.
+        gathers: its thread sends what has gathered, after a while.
+    """
+
+    order: Order
+    entry: Entry
+    pool: str
+    state: Literal["queued", "sent", "failed", "placed", "known"] = "queued"
+    error: Exception | None = None
+    wants_worker: bool = False
+    next_look: float = 0.0
+    pause: float = 0.0
+    placed_at: float = 0.0
+    strange_looks: int = 0
+    queued_at: float = 0.0
+    gathers: bool = False
+
+    def wait_seconds(self) -> float | None:
+        """How long the waiting thread may sleep; None until it is woken."""
+        match self.state:
+            case "known":
+                return None
+            case "placed":
+                return 0.0 if self.wants_worker else max(0.0, self.next_look - time.monotonic())
+            case "queued" if self.gathers:
+                return _GATHERING
+            case _:
+                return _PATIENCE
+
+    def wake(self) -> None:
+        """Let the waiting thread look."""
+        self.entry.watch.nudge()
+
+
+@dataclass
+class _Turns:
+    """How many orders a pool had taken at a moment of the monotonic clock."""
+
+    number: int = 0
+    at: float = 0.0
+
+
+@dataclass
+class Placer:
+    """Places the orders of one runner and launches background workers that take them. Any thread may call.
+
+    Orders that come while a call is in progress are sent together, by the thread of the first, when it is done.
+
+    Args:
+        means: what the strategies share.
+    """
+
+    means: Means
+    _name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _queue: deque[Placing] = field(default_factory=deque)
+    _placed: dict[Placing, None] = field(default_factory=dict)
+    _turns: dict[str, _Turns] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _senders: int = 0
+    _sending_since: float = 0.0
+    _is_looking: bool = False
+    _last_look: float = 0.0
+
+    # --- placing -------------------------------------------------------------------------------------
+
+    def put(self, order: Order, entry: Entry) -> Placing:
+        """Queue an order; ``send`` sends it."""
+        # What one role leaves in a session that we do not know of is not another's.
+        placing = Placing(order, entry, f"{self._name} {order.role or ''}".strip())
+        self._enqueue(placing)
+        return placing
+
+    def again(self, placing: Placing) -> None:
+        """Queue once more what could not be sent."""
+        placing.state = "queued"
+        self._enqueue(placing)
+
+    def _enqueue(self, placing: Placing) -> None:
+        placing.queued_at = time.monotonic()
+        with self._lock:
+            placing.gathers = not self._queue
+            self._queue.append(placing)
+
+    def withdraw(self, placing: Placing) -> bool:
+        """Take an order back. False if it is too late: it was sent."""
+        with self._lock:
+            if placing.state != "queued" or placing not in self._queue:
+                return False
+            self._queue.remove(placing)
+            return True
+
+    def forget(self, placing: Placing) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            self._placed.pop(placing, None)
+
+    def send(self) -> None:
+        """Send what is queued, unless another thread has just begun to; it wakes one for what is left."""
+        batch = self._begin()
+        if not batch:
+            return
+        try:
+            self._send(batch)
+        except Exception as exc:  # noqa: BLE001 - each of the waiting threads raises it
+            for placing in batch:
+                placing.error = exc
+        finally:
+            self._end(batch)
+
+    def _begin(self) -> list[Placing]:
+        now = time.monotonic()
+        with self._lock:
+            is_stuck = now - self._sending_since > _LONG_CALL and self._senders < len(self.means.launchers)
+            if not self._queue or (self._senders and not is_stuck) or self._gathers(now):
+                return []
+            self._senders += 1
+            self._sending_since = now
+            batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            for placing in batch:
+                placing.state = "sent"
+            return batch
+
+    def _gathers(self, now: float) -> bool:
+        """Whether to wait for more: background workers have enough to do. The lock is held."""
+        is_fresh = now - self._queue[0].queued_at < _GATHERING
+        return is_fresh and len(self._placed) >= _MANY and 2 * len(self._queue) < len(self._placed)
+
+    def _end(self, batch: list[Placing]) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._senders -= 1
+            for placing in batch:
+                if placing.error is not None:
+                    placing.state = "failed"
+                elif placing.state == "sent":
+                    placing.state = "placed"
+                    self._placed[placing] = None
+            first = _FIRST_LOOK if len(self._placed) <= _MANY else _FIRST_LOOK_OF_MANY
+            next_one = self._queue[0] if self._queue else None
+        for placing in batch:
+            placing.placed_at, placing.pause, placing.next_look = now, first, now + first
+            if placing.error is not None or placing.state == "known":
+                placing.wake()
+        if next_one is not None:
+            next_one.wake()
+
+    def _send(self, batch: list[Placing]) -> None:
+        launcher = self.means.launchers.first_free()
+        results = launcher.place([(placing.pool, placing.order) for placing in batch])
+        # Only now is it known that the server lets us.
+        self.means.start()
+        finished = []
+        without_worker: list[str] = []
+        for placing, result in zip(batch, results, strict=True):
+            if isinstance(result, Exception):
+                placing.error = result
+            elif result.state == "finished":
+                finished.append(placing.entry.watch.attempt)
+            elif result.state == "worn out":
+                placing.entry.watch.deliver(Lost(ENDED_EARLIER))
+            else:
+                self._note(placing, result)
+                if result.state == "placed" and not result.workers and placing.pool not in without_worker:
+                    without_worker.append(placing.pool)
+        if finished:
+            self.means.watches.deliver(launcher.read_outcomes(finished))
+        for pool in without_worker:
+            self.launch(pool, launcher)
+
+    def _note(self, placing: Placing, placement: Placement) -> None:
+        placing.entry.may_run = True
+        if placement.handle is None:
+            self.means.counts.add("launched")
+            return
+        attempt = placing.entry.watch.attempt
+        if placement.state == "settling":
+            logger.info(SETTLING, attempt)
+        else:
+            logger.info("%s runs already, in background worker %d: attached", attempt, placement.handle.pid)
+            self.means.counts.add("attached")
+        placing.entry.runs_in(placement.handle, None)
+        placing.state = "known" if placement.handle.pid else "sent"
+
+    # --- background workers --------------------------------------------------------------------------
+
+    def launch(self, pool: str, launcher: Launcher | None = None) -> bool:
+        """Launch another background worker for a pool, if nobody stands in line for a slot. False if none is free."""
+        if launcher is not None and len(self.means.line):
+            is_launched = False
+        else:
+            is_launched = (launcher or self.means.launchers.first_free()).launch_reusable(pool) is not None
+        if not is_launched:
+            with self._lock:
+                waiting = [placing for placing in self._placed if placing.pool == pool]
+            for placing in waiting:
+                self._want_worker(placing)
+        return is_launched
+
+    def _want_worker(self, placing: Placing) -> None:
+        if not placing.wants_worker:
+            placing.wants_worker = True
+            placing.wake()
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    def look(self, placing: Placing) -> None:
+        """Look after all orders that were placed, if it is time for this one, and nobody else does or just has.
+
+        Raises:
+            SessionLost, psycopg.Error: it cannot be looked for now.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if placing.next_look > now or placing.state != "placed":
+                return
+            placing.pause = min(placing.pause * _LONGER, _LONGEST_PAUSE)
+            placing.next_look = now + placing.pause
+            between = _BETWEEN_LOOKS if len(self._placed) <= _MANY else _BETWEEN_LOOKS_AT_MANY
+            # One that gets no answer keeps no other from looking.
+            if now - self._last_look < (_LONGEST_LOOK if self._is_looking else between):
+                return
+            self._is_looking, self._last_look = True, now
+            placed = list(self._placed)
+        try:
+            launcher = self.means.launchers.first_free()
+            sights = launcher.look([(one.pool, one.entry.watch.attempt) for one in placed])
+            self._see(launcher, dict(zip(placed, sights, strict=True)))
+        finally:
+            self._is_looking = False
+
+    def _see(self, launcher: Launcher, seen: dict[Placing, Sight]) -> None:
+        unnoticed = []
+        stuck: dict[str, list[Placing]] = {}
+        for placing, sight in seen.items():
+            strange_before, placing.strange_looks = placing.strange_looks, 0
+            if sight.state == "waiting":
+                if time.monotonic() - placing.placed_at > _BETWEEN_LOOKS:
+                    stuck.setdefault(placing.pool, []).append(placing)
+            elif sight.handle is not None and sight.state in ("taken", "gone"):
+                self._know(placing, sight.handle)
+            elif strange_before + 1 < _LOOKS_TO_BELIEVE:
+                placing.strange_looks = strange_before + 1
+            elif sight.state == "finished":
+                unnoticed.append(placing.entry.watch.attempt)
+            else:
+                placing.entry.watch.deliver(Lost("its order is gone without an outcome"))
+        if unnoticed:
+            self.means.watches.deliver(launcher.read_outcomes(unnoticed))
+        for pool, waiting in stuck.items():
+            self._help(pool, waiting, seen[waiting[0]], launcher)
+
+    def _know(self, placing: Placing, handle: Handle) -> None:
+        with self._lock:
+            self._placed.pop(placing, None)
+        placing.entry.runs_in(handle, next((one for one in self.means.launchers if one.owns(handle)), None))
+        placing.wants_worker = False
+        placing.state = "known"
+        placing.wake()
+
+    def _help(self, pool: str, waiting: list[Placing], sight: Sight, launcher: Launcher) -> None:
+        """Launch background workers where those that there are do not take what waits.
+
+        Where they take nothing, for half of what waits, as some may be taken meanwhile. Where they take too slowly, one
+        more: on a busy machine it makes nothing faster.
+        """
+        patience = time.monotonic() - min(placing.placed_at for placing in waiting)
+        missing = len(waiting) - (sight.free_workers if patience < _LONGEST_PAUSE else 0)
+        if missing <= 0:
+            return
+        number = (missing + 1) // 2 if sight.workers else 1
+        if sight.workers and (sight.taken_ms_ago or 0) < _STANDSTILL_MS:
+            if self._seconds_to_take(pool, sight) * missing < _LONGEST_QUEUE:
+                return
+            number = 1
+        try:
+            for _ in range(number):
+                if not self.launch(pool, launcher):
+                    break
+        except PASSING:
+            raise
+        except psycopg.Error as exc:
+            self._fail(waiting, exc)
+
+    def _fail(self, waiting: list[Placing], error: psycopg.Error) -> None:
+        """The server refuses background workers for these."""
+        for placing in waiting:
+            with self._lock:
+                self._placed.pop(placing, None)
+            placing.state, placing.error = "failed", error
+            placing.wake()
+
+    def _seconds_to_take(self, pool: str, sight: Sight) -> float:
+        """How long they take for each order, as it was lately; 0 where that is not known."""
+        turns = _Turns(sight.turns or 0, time.monotonic())
+        before = self._turns.get(pool)
+        if before is None or turns.at - before.at > _LONGEST_PAUSE or turns.number < before.number:
+            self._turns[pool] = turns
+            return 0.0
+        if turns.at - before.at < _RATE_SECONDS:
+            return 0.0
+        self._turns[pool] = turns
+        return (turns.at - before.at) / max(turns.number - before.number, 1)

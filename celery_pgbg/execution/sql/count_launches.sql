@@ -1,0 +1,11 @@
+-- How often an attempt was launched, asked when its background worker was lost, after which no session has to say how it
+-- ended. A crash of the server may have lost that record: it is made again, and is on disk when this returns. It is not
+-- of this moment, since an attempt launched a moment ago counts as running.
+INSERT INTO celery_pgbg.execution AS execution
+    (task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename, launched_at, launcher_pid)
+VALUES (
+    %(task_id)s::text, %(attempt)s::integer, %(task_name)s::text, true, 0, 0, %(application_name)s::text,
+    %(nodename)s::text, clock_timestamp() - interval '1 minute', 0
+)
+ON CONFLICT (task_id, attempt, owner) DO UPDATE SET launcher_pid = 0
+RETURNING launches

@@ -1,0 +1,16 @@
+-- How often each task ran, failed and how long it took, of the last so many milliseconds.
+SELECT
+    execution.task_name,
+    count(*) AS runs,
+    count(*) FILTER (WHERE NOT outcome.succeeded) AS failures,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::float8 AS p50_seconds,
+    percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds)::float8 AS p95_seconds
+FROM celery_pgbg.outcome AS outcome
+JOIN celery_pgbg.execution AS execution
+    ON execution.task_id = outcome.task_id AND execution.attempt = outcome.attempt AND execution.owner = outcome.owner
+CROSS JOIN LATERAL (
+    SELECT extract(epoch FROM outcome.finished_at - outcome.started_at) AS seconds
+) AS taken
+WHERE outcome.finished_at > (clock_timestamp() - (%(ended_ms)s::bigint * interval '1 millisecond'))
+GROUP BY execution.task_name
+ORDER BY runs DESC

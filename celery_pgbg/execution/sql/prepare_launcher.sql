@@ -1,0 +1,18 @@
+-- Set up a launching session: as many handles as pg_background allows, and no messages, which nobody reads; its
+-- workers inherit that. Returns whether workers may be reused: a time limit of a statement would be one of a
+-- worker's whole life.
+SELECT
+    pg_size_bytes(CASE
+        WHEN current_setting('pg_background.default_queue_size', true) <> ''
+        THEN current_setting('pg_background.default_queue_size')
+        ELSE '65536'
+    END)::integer AS queue_bytes,
+    current_setting('statement_timeout') = '0'
+        AND coalesce(current_setting('pg_background.worker_timeout', true), '') = ANY (ARRAY['', '0']) AS may_reuse,
+    pg_is_in_recovery() AS is_standby,
+    set_config('pg_background.max_workers', %(session_worker_limit)s::text, false),
+    -- see earlier_delivery
+    set_config('celery_pgbg.max_launches', coalesce(%(max_launches)s::text, ''), false),
+    set_config('client_min_messages', 'error', false),
+    -- off would refuse us our own tables
+    set_config('row_security', 'on', false)

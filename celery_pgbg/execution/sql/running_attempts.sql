@@ -1,0 +1,7 @@
+-- Of some attempts, those that run; one launched a moment ago counts too, unless it is known to have shown itself.
+-- Any session.
+SELECT live.task_id, live.attempt
+FROM celery_pgbg.live_attempts() AS live
+JOIN ROWS FROM (unnest(%(task_ids)s::text[]), unnest(%(attempts)s::integer[])) AS wanted (task_id, attempt)
+    ON wanted.task_id = live.task_id AND wanted.attempt = live.attempt
+WHERE live.owner = (SELECT celery_pgbg.owner()) AND (live.state <> 'launched' OR NOT %(was_seen)s::boolean)

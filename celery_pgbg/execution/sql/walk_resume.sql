@@ -1,0 +1,5 @@
+-- Let a walk no longer wait; says what else it takes to go on with it. Any session.
+UPDATE celery_pgbg.walk AS walk
+SET is_paused = false
+WHERE (walk.walk_id = %(task_id)s::text OR walk.task_id = %(task_id)s::text) AND walk.owner = celery_pgbg.owner()
+RETURNING walk.walk_id, walk.task_name, walk.task_id, walk.attempt, walk.is_done, walk.message

@@ -1,0 +1,286 @@
+"""Statements that stand alone (``atomic=False``): VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT.
+
+They run at top level, with no gate and no wrapper, and so on a launching session of their own, where
+one handle cannot be taken for another. Their end is found by polling, and their outcome is stored
+after it: if the Celery worker dies in between, nothing says how far they came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import psycopg
+
+from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.database.values import StoredOutcome, from_exception
+from celery_pgbg.errors import SessionLost
+from celery_pgbg.execution.counts import Counts
+from celery_pgbg.execution.slots import SlotLine
+from celery_pgbg.execution.standalone_launcher import StandaloneLauncher
+from celery_pgbg.execution.standalone_results import UNKNOWN
+from celery_pgbg.handles import Handle
+from celery_pgbg.orders import Order
+from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned
+from celery_pgbg.watch import Interruption, Watch
+
+logger = logging.getLogger(__name__)
+
+#: Pauses between two looks at a running statement, in seconds; growing from the first to the longest.
+_FIRST_LOOK, _LONGEST_LOOK = 0.01, 0.5
+
+#: SQLSTATEs of what passes by itself: a deadlock, a lock that was not to be had in time.
+_PASSING = ("40P01", "55P03")
+
+#: Nobody could read it without holding a snapshot, which such statements as CREATE INDEX CONCURRENTLY wait for.
+_TOLD_TOO_MUCH = ErrorReport(
+    "54000",
+    "the statement was stopped: its rows and messages are more than fits in the queue of its background worker",
+    {
+        "message_hint": "A task with atomic=False can return or say a megabyte. Leave out VERBOSE, return fewer rows, "
+        "or write them to a table."
+    },
+)
+
+
+def run_standalone(
+    order: Order, watch: Watch, open_session: Callable[[], Session], line: SlotLine, counts: Counts
+) -> Ending:
+    """Run a statement that stands alone to its end, in the calling thread.
+
+    Raises:
+        BindingError: the query and its arguments do not fit.
+        ConfigurationError: extension or privilege are missing, or the server refuses us.
+    """
+    launcher = StandaloneLauncher(open_session, order)
+    try:
+        state, pid = _record(launcher, watch)
+        if state == "interrupted":
+            return _interrupted(watch)
+        if state == "finished":
+            return _stored(launcher) or Lost("its outcome was deleted")
+        if state == "gone":
+            launcher.settle_lost(order.attempt.task_id)
+            return _stored(launcher) or Lost(UNSEEN, "unknown")
+        if state == "attached":
+            logger.info("%s runs already, in background worker %d: attached", order.attempt, pid)
+            counts.add("attached")
+            watch.accept(pid or 0)
+            return _follow(launcher, order, watch)
+        return _launch_and_watch(launcher, order, watch, line, counts)
+    finally:
+        launcher.close()
+
+
+def _record(launcher: StandaloneLauncher, watch: Watch) -> tuple[str, int | None]:
+    backoff = Backoff()
+    while watch.interruption is None:
+        try:
+            return launcher.record()
+        except SessionLost as exc:
+            logger.warning("%s cannot be launched, trying again: %s", watch.attempt, exc)
+            watch.wait(backoff.next())
+    return "interrupted", None
+
+
+def _launch_and_watch(
+    launcher: StandaloneLauncher, order: Order, watch: Watch, line: SlotLine, counts: Counts
+) -> Ending:
+    try:
+        handle = _launch(launcher, watch, line)
+    except SessionLost:
+        return Lost(f"the session was lost while launching; {UNKNOWN}", "unknown")
+    except psycopg.Error as exc:
+        launcher.forget()
+        return Raised(from_exception(exc))
+    except Exception:
+        launcher.forget()
+        raise
+    if handle is None:
+        launcher.forget()
+        return _interrupted(watch)
+    counts.add("launched")
+    try:
+        ending = _attend(launcher, watch, handle)
+        if (
+            _may_build_again(order, watch, ending)
+            and launcher.dropped
+            and (again := _launch_again(launcher, watch, line))
+        ):
+            counts.add("launched")
+            handle = again
+            ending = _attend(launcher, watch, handle)
+        if isinstance(ending, (Returned, Raised)):
+            launcher.store(ending)
+        if isinstance(ending, (Cancelled, Detached)):
+            return ending
+        # Another process may have revoked it, and has left that as its outcome.
+        return _stored(launcher) or _decoded(ending)
+    except SessionLost as exc:
+        logger.warning("%s: %s; looking for its background worker", watch.attempt, exc)
+        watch.accept(handle.pid)
+        return _follow(launcher, order, watch, is_ours=True)
+
+
+def _attend(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
+    launcher.put_on_record(handle)
+    watch.handle = handle
+    watch.accept(handle.pid)
+    ending = _poll(launcher, watch, handle)
+    watch.notices = launcher.notices
+    return _with_invalid_index(launcher, watch, ending)
+
+
+def _may_build_again(order: Order, watch: Watch, ending: Ending) -> bool:
+    """Whether an index whose build failed is made again at once: not where somebody has stopped it."""
+    is_passing = isinstance(ending, Raised) and ending.report.sqlstate in _PASSING
+    return order.retry_invalid and is_passing and watch.interruption is None
+
+
+def _launch_again(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
+    """Launch the same statement once more; None where that is refused, and the first error stands."""
+    logger.warning("%s: builds the index again", watch.attempt)
+    try:
+        return _launch(launcher, watch, line)
+    except psycopg.Error as exc:
+        logger.warning("%s: cannot be launched again: %s", watch.attempt, exc)
+        return None
+
+
+def _with_invalid_index(launcher: StandaloneLauncher, watch: Watch, ending: Ending) -> Ending:
+    """Name the invalid index that a statement has left which did not succeed, and drop it where the task wants."""
+    launcher.dropped = []
+    if isinstance(ending, (Returned, Detached)) or not (names := launcher.left_invalid()):
+        return ending
+    if launcher.drop_left(names):
+        logger.warning("%s: dropped the invalid index that it had left: %s", watch.attempt, ", ".join(names))
+        return ending
+    left = f"it left an invalid index, which slows writes and serves no query: {', '.join(names)}"
+    logger.warning("%s: %s", watch.attempt, left)
+    if isinstance(ending, Lost):
+        return replace(ending, reason=f"{ending.reason}; {left}")
+    if isinstance(ending, Raised):
+        hint = f"{left}. Drop it, or give the task retry_invalid=True, which drops it and makes it again."
+        before = ending.report.fields.get("message_hint")
+        fields = {**ending.report.fields, "message_hint": f"{before} {hint[0].upper()}{hint[1:]}".removeprefix("None ")}
+        return Raised(replace(ending.report, fields=fields))
+    return ending
+
+
+def _launch(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
+    try:
+        while watch.interruption is None:
+            if line.join(watch) and (handle := launcher.launch_now()):
+                return handle
+            line.wait(watch)
+    finally:
+        line.leave(watch)
+    return None
+
+
+def _poll(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
+    """Wait for the end in the launching session."""
+    pause = _FIRST_LOOK
+    signalled = is_blocked = False
+    while True:
+        if launcher.states().get(handle) != "running":
+            return _named(launcher, launcher.result_of(handle), watch, signalled, is_blocked)
+        if watch.interruption is Interruption.DETACH:
+            return Detached()
+        if pause == _LONGEST_LOOK and launcher.blocked([handle]):
+            is_blocked = launcher.terminate_own(handle)
+        if watch.interruption not in (None, Interruption.DETACH):
+            signalled = launcher.terminate_own(handle) or signalled
+            pause = min(pause, _FIRST_LOOK * 5)
+        pause = _pause(launcher, watch, pause, handle)
+
+
+def _pause(launcher: StandaloneLauncher, watch: Watch, seconds: float, handle: Handle | None = None) -> float:
+    """Wait before the next look; an interruption ends the wait once. Returns the next wait."""
+    if seconds == _LONGEST_LOOK:
+        # What is wrong with the session shows at the next look for the end.
+        with contextlib.suppress(SessionLost, psycopg.Error):
+            launcher.look_at_progress(watch, handle)
+        watch.pass_progress_on()
+    if watch.interruption is None:
+        watch.wait(seconds)
+    else:
+        watch.wait_for_end(seconds)
+    return min(seconds * 1.5, _LONGEST_LOOK)
+
+
+def _named(
+    launcher: StandaloneLauncher, ending: Returned | Raised | Lost, watch: Watch, signalled: bool, was_blocked: bool
+) -> Ending:
+    """What the worker says is the statement's error, unless it was ended on our demand."""
+    if isinstance(ending, Returned) or (isinstance(ending, Raised) and ending.report.sqlstate not in ENDED):
+        return ending
+    if signalled:
+        return Cancelled()
+    if was_blocked:
+        return Raised(_TOLD_TOO_MUCH)
+    if isinstance(ending, Raised) and launcher.was_terminated(watch.attempt):
+        return Lost(f"another delivery ended its background worker: {ending.report.message}; {UNKNOWN}", "unknown")
+    return ending
+
+
+def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: bool = False) -> Ending:
+    """Wait for the end of a worker whose handle is not ours: for its outcome, or for its absence.
+
+    Args:
+        launcher: a session of the statement's own.
+        order: the statement.
+        watch: whose wait it is.
+        is_ours: the launching session was ours, and is lost.
+    """
+    pause = _FIRST_LOOK
+    backoff = Backoff()
+    absent = 0
+    while True:
+        if watch.interruption is Interruption.DETACH:
+            return Detached()
+        try:
+            if ending := _stored(launcher):
+                return ending
+            if is_ours:
+                launcher.disown()
+                is_ours = False
+            absent = 0 if launcher.live_state() else absent + 1
+            if watch.interruption is not None:
+                launcher.terminate_live_worker()
+        except SessionLost as exc:
+            logger.warning("%s: %s; trying again", watch.attempt, exc)
+            watch.wait_for_end(backoff.next())
+            continue
+        if absent > 3:
+            if watch.interruption is not None:
+                return Cancelled()
+            return Lost(UNSEEN, "unknown")
+        pause = _pause(launcher, watch, max(pause, _LONGEST_LOOK) if absent else pause)
+
+
+def _stored(launcher: StandaloneLauncher) -> Ending | None:
+    outcome = launcher.stored_outcome()
+    return _ending_of(outcome) if outcome else None
+
+
+def _decoded(ending: Ending) -> Ending:
+    """The end of a statement whose record is gone, so that its outcome could not be stored."""
+    if not isinstance(ending, Returned):
+        return ending
+    return _ending_of(StoredOutcome("", 0, succeeded=True, **ending.value.as_parameters()))
+
+
+def _ending_of(outcome: StoredOutcome) -> Ending:
+    try:
+        return outcome.ending()
+    except Exception as exc:  # noqa: BLE001 - psycopg's loaders raise what they like
+        message = f"the statement has been done, but a value of its result cannot be loaded: {exc}"
+        return Raised(ErrorReport("22000", message))
+
+
+def _interrupted(watch: Watch) -> Ending:
+    return Detached() if watch.interruption is Interruption.DETACH else Cancelled()

@@ -1,0 +1,218 @@
+"""The session that launches one statement to stand alone: what is known of it before, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import psycopg
+from psycopg import errors, generators, pq, sql
+
+from celery_pgbg.database.preparation import prepare
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.database.values import to_exception
+from celery_pgbg.errors import ConfigurationError
+from celery_pgbg.execution import queries
+from celery_pgbg.execution.invalid_indexes import IndexBuild, drop_invalid_indexes, find_build, invalid_indexes
+from celery_pgbg.execution.standalone_records import take_role
+from celery_pgbg.execution.standalone_results import StandaloneResults
+from celery_pgbg.execution.standalone_rows import Columns, no_rows, unreadable
+from celery_pgbg.handles import Handle
+from celery_pgbg.orders import Order
+
+logger = logging.getLogger(__name__)
+
+#: How long looking at the statement's columns may wait for a lock. Without them it is launched all the same.
+_DESCRIBE_SETTINGS = {"lock_timeout": "1s"}
+
+#: Dropping an invalid index waits for every transaction that uses its table, and new ones wait behind it.
+_DROP_SETTINGS = {"lock_timeout": "5s"}
+
+#: The type of what a function returns that returns nothing.
+_VOID = "void"
+
+
+class StandaloneLauncher(StandaloneResults):
+    """A launcher for one statement that stands alone."""
+
+    #: Without a gate, the launch of a statement that has ended at once is given the PID of an earlier one, whose
+    #: handle then ends. There must be another that stays.
+    _kept_handles = 2
+
+    def __init__(self, open_session: Callable[[], Session], order: Order) -> None:
+        super().__init__(open_session, order)
+        self._is_described = False
+        self._build: IndexBuild | None = None
+        self._invalid_before: set[int] = set()
+        #: Quoted names of what was dropped after the statement's end.
+        self.dropped: list[str] = []
+
+    def launch_now(self) -> Handle | None:
+        """Launch at top level; None where the server has no free slot.
+
+        From here on the session acts as the task's role, which the handle belongs to.
+
+        Raises:
+            ConfigurationError: that role may not launch.
+        """
+        order = self._order
+        with self._exclusive() as session:
+            statement = self._statement = prepare(session, order).statement
+            if order.role is not None:
+                take_role(session, order.role)
+            if not self._is_described:
+                self._prepare_build(session, statement)
+                self._columns = self._describe(session, statement)
+                self._is_described = True
+            statement = self._readable(session, statement)
+            self._check_rows(session, statement)
+            try:
+                handle = self._launch_statement(session, statement)
+            except errors.InsufficientResources:
+                return None
+            except errors.InsufficientPrivilege as exc:
+                if order.role is None:
+                    raise
+                raise ConfigurationError(
+                    f"role {order.role!r} may not launch background workers, which with atomic=False it has to by "
+                    f"itself ({exc.diag.message_primary}): run `celery -A yourproject pgbg install "
+                    f"--grant-to {order.role}` as a superuser"
+                ) from exc
+            self._without_kept(handle.pid)
+            return handle
+
+    def _prepare_build(self, session: Session, statement: str) -> None:
+        """Where the statement builds an index, know which invalid ones are there; drop what it left, if the task wants.
+
+        Raises:
+            psycopg.Error: such an index cannot be dropped.
+        """
+        self._build = find_build(statement)
+        if self._build is None:
+            return
+        with session.transaction():
+            self._set_locally(session, _DROP_SETTINGS if self._order.retry_invalid else {})
+            if self._order.retry_invalid:
+                for name in drop_invalid_indexes(session, self._build):
+                    logger.warning("%s: dropped the invalid index %s, to make it again", self._order.attempt, name)
+            self._invalid_before = set(invalid_indexes(session, self._build))
+
+    def left_invalid(self) -> list[str]:
+        """The invalid indexes that the statement has left, by their quoted names."""
+        if self._build is None:
+            return []
+        with self._exclusive() as session, session.transaction():
+            self._set_locally(session, {})
+            found = invalid_indexes(session, self._build)
+            return [name for oid, name in found.items() if oid not in self._invalid_before]
+
+    def drop_left(self, names: list[str]) -> bool:
+        """Drop the invalid indexes that the statement has left, if the task wants, and they can be locked soon."""
+        if not self._order.retry_invalid:
+            return False
+        try:
+            with self._exclusive() as session, session.transaction():
+                self._set_locally(session, _DROP_SETTINGS)
+                for name in names:
+                    # Quoted by the server.
+                    session.execute(f"DROP INDEX {name}".encode())
+        except psycopg.Error as exc:
+            if exc.sqlstate is None:
+                raise
+            logger.warning("%s: %s cannot be dropped: %s", self._order.attempt, ", ".join(names), exc)
+            return False
+        self.dropped = names
+        return True
+
+    def _launch_statement(self, session: Session, statement: str) -> Handle:
+        self._make_safe(session, self.capabilities)
+        query = queries.query("launch_standalone").format(**self._names("launch"))
+        settings = {**self._order.settings, "application_name": self._order.application_name}
+        row = session.execute(query, {"statement": statement, "settings": json.dumps(settings)}).fetchone()
+        assert row is not None
+        return Handle(row[0], row[1])
+
+    def _check_rows(self, session: Session, statement: str) -> None:
+        """Where rows are wanted, make sure that they can be read, before anything runs.
+
+        Raises:
+            psycopg.Error: the server does not name the columns, there are none, or they have a type whose values no
+                other session can read, such as record.
+        """
+        if not self._wants_rows:
+            return
+        if self._columns is None:
+            self._columns = self._ask_for_columns(session, statement)
+        if not self._columns.names:
+            assert self._order.returns is not None
+            raise to_exception(no_rows(self._order.returns))
+        found = session.execute(queries.query("pseudo_types"), {"type_oids": self._columns.oids}).fetchone()
+        if found:
+            raise to_exception(unreadable(found[0]))
+
+    def _describe(self, session: Session, statement: str) -> Columns | None:
+        """Learn the types of the statement's columns without running it.
+
+        Returns:
+            None where the server refuses it, for a reason that its launch will report, or its tables are locked.
+        """
+        try:
+            return self._ask_for_columns(session, statement)
+        except psycopg.Error as exc:
+            if exc.sqlstate is None:
+                raise
+            logger.debug("%s: its columns are not known: %s", self._order.attempt, exc)
+            return None
+
+    def _ask_for_columns(self, session: Session, statement: str) -> Columns:
+        with session.transaction():
+            self._set_locally(session, _DESCRIBE_SETTINGS)
+            session.pgconn.send_prepare(b"", statement.encode())
+            _results(session)
+            session.pgconn.send_describe_prepared(b"")
+            [described] = _results(session)
+            places = range(described.nfields)
+            names = [(described.fname(place) or b"").decode() for place in places]
+            oids = [described.ftype(place) for place in places]
+            rows = session.execute(queries.query("type_names"), {"type_oids": oids})
+            return Columns(names, [name for (name,) in rows], oids)
+
+    def _readable(self, session: Session, statement: str) -> str:
+        """Make a query with a column of type void, which cannot be read, into one whose end, or rows, will be known.
+
+        Up to pg_background 1.8 only a result that was read to its end proves success.
+        """
+        described = self._columns
+        if described is None or _VOID not in described.types:
+            return statement
+        if self.capabilities.function("result_info") and not self._wants_rows:
+            return statement
+        columns = [sql.Identifier(f"c{number}") for number in range(len(described.types))]
+        values = [
+            sql.SQL("{}::pg_catalog.text").format(column) if name == _VOID else column
+            for column, name in zip(columns, described.types, strict=True)
+        ]
+        bare = sql.SQL(statement.rstrip().rstrip(";"))  # pyright: ignore[reportArgumentType] - the task's own
+        # It may end in a comment.
+        query = sql.SQL("(") + bare + sql.SQL("\n) AS statement ({})").format(sql.SQL(", ").join(columns))
+        wrapping = queries.query("without_void").format(values=sql.SQL(", ").join(values), query=query)
+        wrapped = wrapping.as_string(session)
+        if (found := self._describe(session, wrapped)) is None:
+            return statement
+        self._columns = replace(found, names=described.names)
+        return wrapped
+
+
+def _results(session: Session) -> list[pq.abc.PGresult]:
+    """Wait for the answer to what was sent by the session's own connection.
+
+    Raises:
+        psycopg.Error: what the server says.
+    """
+    results: list[pq.abc.PGresult] = session.wait(generators.execute(session.pgconn))
+    for result in results:
+        if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+            raise errors.error_from_result(result, encoding="utf-8")
+    return results

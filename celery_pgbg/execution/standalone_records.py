@@ -1,0 +1,140 @@
+"""The record of a statement that stands alone, kept on the session that launches it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg import sql
+
+from celery_pgbg.database.sessions import Session
+from celery_pgbg.database.values import StoredOutcome
+from celery_pgbg.execution import queries
+from celery_pgbg.execution.attempts import as_outcome, as_parameters, read_outcomes
+from celery_pgbg.execution.handle_session import HandleSession
+from celery_pgbg.execution.progress import publish_progress, read_progress
+from celery_pgbg.handles import Attempt, Handle
+from celery_pgbg.orders import Order
+from celery_pgbg.outcomes import Raised, Returned
+from celery_pgbg.watch import Watch
+
+#: What ends statements, transactions and sessions; a launching session is ended by them where the machine is slow.
+_LIMITS = {
+    "statement_timeout",
+    "transaction_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+}
+
+
+class StandaloneRecords(HandleSession):
+    """A session for one statement, which it looks after on record: not as the task's role."""
+
+    def __init__(self, open_session: Callable[[], Session], order: Order) -> None:
+        super().__init__(open_session)
+        self._order = order
+        self._attempt = as_parameters(order.attempt)
+
+    def record(self) -> tuple[str, int | None]:
+        """Put the attempt on record before its launch.
+
+        Returns:
+            ``recorded``, or what an earlier delivery left: ``finished``, ``attached`` with the PID of
+            its live worker, or ``gone`` with neither a worker nor an outcome.
+        """
+        with self._exclusive() as session:
+            parameters = {
+                **self._attempt,
+                "task_name": self._order.task_name,
+                "application_name": self._order.application_name,
+                "nodename": self._order.nodename,
+            }
+            row = session.execute(queries.query("record_standalone"), parameters).fetchone()
+            assert row is not None
+            return row[0], row[1]
+
+    def forget(self) -> None:
+        """Take the record back: the launch did not happen."""
+        with self._exclusive() as session:
+            # Not to be taken again: it may be a role that cannot be taken.
+            session.execute("RESET ROLE")
+            session.execute(queries.query("delete_execution"), self._attempt)
+
+    def put_on_record(self, handle: Handle) -> None:
+        """Add the handle to the record, and that its worker was seen, by which every session knows it."""
+        parameters = {"pid": handle.pid, "cookie": handle.cookie}
+        with self._exclusive() as session:
+            query = queries.query("seen_running").format(**self._names("list"))
+            seen = session.execute(query, parameters).fetchone()
+        self._as_ourselves("update_handle", {**self._attempt, **parameters, "seen_at": seen and seen[0]})
+
+    def disown(self) -> None:
+        """Our launching session is lost, and may not know it yet: it does not look after the worker any more."""
+        self._as_ourselves("disown", self._attempt)
+
+    def store(self, ending: Returned | Raised) -> None:
+        """Store the outcome, for redeliveries and the result backend."""
+        self._as_ourselves("store_outcome", {**self._attempt, **as_outcome(ending)})
+
+    def live_state(self) -> str | None:
+        """Whether the attempt runs, in any session; see ``live_attempts.sql``."""
+        row = self._as_ourselves("live_state", self._attempt)
+        return row[0] if row else None
+
+    def terminate_live_worker(self) -> bool:
+        """Stop the worker that another session launched, if the server shows that it is this attempt's."""
+        row = self._as_ourselves("terminate_execution", {**self._attempt, "although_finished": False})
+        return bool(row and row[0])
+
+    def look_at_progress(self, watch: Watch, handle: Handle | None) -> None:
+        """Let a watch know how far the statement has come, and put that on record. The handle is ours, or None."""
+        attempt = self._order.attempt
+        reported = self.progress([handle]).get(handle) if handle else None
+        with self._ourselves() as session:
+            found = read_progress(session, [attempt])
+            if attempt not in found:
+                return
+            progress = found[attempt].with_message_of(reported)
+            if watch.show(*progress.shown) and progress.source != "record":
+                publish_progress(session, {attempt: progress})
+
+    def was_terminated(self, attempt: Attempt, handle: Handle | None = None) -> bool:
+        """As any session asks it; what stands alone is launched once, and its handle may not be on record yet."""
+        parameters = {**as_parameters(attempt), "pid": handle and handle.pid, "cookie": handle and handle.cookie}
+        row = self._as_ourselves("was_terminated", parameters)
+        return bool(row and row[0])
+
+    def stored_outcome(self) -> StoredOutcome | None:
+        """Read the outcome of the attempt, if it has one."""
+        with self._ourselves() as session:
+            return next(iter(read_outcomes(session, [self._order.attempt])), None)
+
+    def _as_ourselves(self, statement: str, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Run one of our statements, not as the task's role."""
+        with self._ourselves() as session:
+            cursor = session.execute(queries.query(statement), parameters)
+            return cursor.fetchone() if cursor.description else None
+
+    @contextmanager
+    def _ourselves(self) -> Iterator[Session]:
+        """The session, not as the task's role, for one call."""
+        with self._exclusive() as session:
+            role = self._order.role
+            if role is not None:
+                session.execute("RESET ROLE")
+            yield session
+            if role is not None:
+                take_role(session, role)
+
+    def _set_locally(self, session: Session, more: Mapping[str, str]) -> None:
+        """Look at names as the statement will; its limits are not ours."""
+        settings = {name: value for name, value in self._order.settings.items() if name.lower() not in _LIMITS}
+        settings |= {"application_name": self._order.application_name, **more}
+        session.execute(queries.query("set_locally"), {"settings": json.dumps(settings)})
+
+
+def take_role(session: Session, role: str) -> None:
+    """Let the session act as the task's role, which the handle of its background worker belongs to."""
+    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))

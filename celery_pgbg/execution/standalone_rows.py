@@ -1,0 +1,95 @@
+"""Rows of a statement that stands alone: what is known of its columns before it runs, and what is stored of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from celery_pgbg.outcomes import ErrorReport, Raised, Returned, Returns
+
+#: A command tag that ends in a number of rows, such as ``UPDATE 5``.
+_COUNT_IN_TAG = re.compile(r"(\d+)$")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a statement, as the server describes them without running it.
+
+    Attributes:
+        names: as a client sees them; two may be equal.
+        types: names of their types, as the launching session can write them.
+        oids: of these types.
+    """
+
+    names: Sequence[str]
+    types: Sequence[str]
+    oids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class StandaloneResult:
+    """What is stored of a statement that has succeeded; fields as in ``celery_pgbg.outcome``."""
+
+    returns: Returns = "command"
+    command_tag: str | None = None
+    row_count: int | None = None
+    column_names: str | None = None
+    column_types: bytes | None = None
+    row_texts: list[str] | None = None
+
+    def as_parameters(self) -> dict[str, Any]:
+        """As ``store_outcome.sql`` takes it."""
+        return asdict(self)
+
+
+def no_rows(returns: Returns) -> ErrorReport:
+    """The error of a statement that returns no rows, whose task wants some; as ``run_v1`` has it."""
+    return ErrorReport("42601", f'the task has returns="{returns}", but its statement returns no rows')
+
+
+def unreadable(type_name: str) -> ErrorReport:
+    """The error of a statement with a column that cannot be read from its background worker."""
+    return ErrorReport(
+        "0A000",
+        f"rows with a column of the type {type_name} cannot be read from a background worker",
+        {"message_hint": "Cast the column to text or jsonb, or select its fields."},
+    )
+
+
+def counted(tag: str, rows: int | None) -> StandaloneResult:
+    """The number of rows that a statement returned, or changed, by its command tag; 0 where that has none."""
+    if rows is None:
+        found = _COUNT_IN_TAG.search(tag)
+        rows = int(found[1]) if found else 0
+    return StandaloneResult("count", tag, rows)
+
+
+def with_rows(
+    returns: Returns, tag: str, columns: Columns, texts: list[str], max_result_bytes: int
+) -> Returned | Raised:
+    """Make a result of rows as PostgreSQL printed them, or the error that they are too large, which undoes nothing."""
+    kept = texts if returns == "rows" else texts[:1]
+    if sum(len(text.encode()) for text in kept) > max_result_bytes:
+        return Raised(_too_large(max_result_bytes))
+    names = "{" + ",".join(f"{json.dumps(name)}:null" for name in columns.names) + "}"
+    types = b"".join(struct.pack("!Ii", oid, -1) for oid in columns.oids)
+    return Returned(
+        StandaloneResult(returns, tag, len(texts), names, struct.pack("!i", len(columns.oids)) + types, kept)
+    )
+
+
+def _too_large(max_result_bytes: int) -> ErrorReport:
+    return ErrorReport(
+        "54000",
+        f"the result is larger than pgbg_max_result_bytes ({max_result_bytes} bytes)",
+        {
+            "message_detail": "The statement has been done: it ran outside a transaction.",
+            "message_hint": "It has been done, outside a transaction, and is not undone. Return fewer rows, write them "
+            "to a table, or raise pgbg_max_result_bytes.",
+            "table_name": "celery_pgbg.outcome",
+        },
+    )

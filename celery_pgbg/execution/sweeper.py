@@ -1,0 +1,216 @@
+"""The sweeper: a slow look for ends that no notification announces, and for progress."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import psycopg
+
+from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.values import StoredOutcome
+from celery_pgbg.errors import PgbgError, SessionLost
+from celery_pgbg.execution.expiry import Expiry
+from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.progress_sweep import sweep_progress
+from celery_pgbg.execution.walks import is_passing
+from celery_pgbg.execution.watches import Entry, Watches, deliver
+from celery_pgbg.handles import Handle
+from celery_pgbg.lasting import LastingThread
+from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Ending, ErrorReport, Lost, Raised
+from celery_pgbg.settings import Settings
+from celery_pgbg.watch import Interruption, Watch
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_DELETES = 600.0
+
+#: Sweeps between two looks for statements that stood alone and are lost.
+_SWEEPS_BETWEEN_SETTLING = 6
+
+#: Records deleted in one call on a launching session, which launches wait for.
+_DELETED_AT_ONCE = 1000
+
+_DEADLOCK = "40P01"
+
+
+class Sweeper(LastingThread):
+    """A thread that finds workers that stopped without an outcome: a failed commit, a cancel, a crash.
+
+    It also reads outcomes whose notification was missed (or all of them, where NOTIFY is off),
+    puts progress on record, detaches handles that are done with, and deletes what has expired.
+
+    Args:
+        launchers: the sessions whose handles it looks after.
+        watches: what is waited for.
+        settings: ``sweep_interval``, ``poll_interval``, ``notify``, ``outcome_expires``.
+    """
+
+    def __init__(self, launchers: list[Launcher], watches: Watches, settings: Settings) -> None:
+        super().__init__("pgbg-sweeper", self._sweep_at_intervals)
+        self._launchers = launchers
+        self._watches = watches
+        self._settings = settings
+        self._wake = threading.Event()
+        self._last_sweep = self._last_delete = 0.0
+        self._sweeps = 0
+        self._expiry: Expiry | None = None
+
+    def stop(self) -> None:
+        """End the thread; does not wait for it."""
+        super().stop()
+        self._wake.set()
+
+    def _sweep_at_intervals(self) -> None:
+        """Sweep at the interval, slower while the server does not answer."""
+        backoff = Backoff(self._settings.sweep_interval)
+        interval = self._settings.sweep_interval if self._settings.notify else self._settings.poll_interval
+        pause = interval
+        while not self.stopping.is_set():
+            self._wake.wait(pause)
+            pause = interval
+            try:
+                self._round()
+                backoff.reset()
+            except (psycopg.Error, PgbgError) as exc:
+                if self.stopping.is_set():
+                    return
+                logger.warning("sweep failed, will try again: %s", exc)
+                pause = backoff.next()
+
+    def _round(self) -> None:
+        now = time.monotonic()
+        attempts = self._watches.attempts()
+        if attempts:
+            self._watches.deliver(self._launchers[0].read_outcomes(attempts))
+        if now - self._last_sweep < self._settings.sweep_interval:
+            return
+        self._last_sweep = now
+        for launcher in self._launchers:
+            self._sweep(launcher)
+        self._sweep_attached()
+        self._settle_lost()
+        sweep_progress(self._launchers[0], [entry for entry in self._watches.entries() if entry.handle])
+        self._delete_expired(now)
+
+    def _delete_expired(self, now: float) -> None:
+        """Delete a batch, and where there are more another in the next round: launches do not wait long for it."""
+        expires = self._settings.outcome_expires
+        if self._expiry is None and expires is not None and now - self._last_delete > _SECONDS_BETWEEN_DELETES:
+            self._last_delete = now
+            self._expiry = Expiry(expires, _DELETED_AT_ONCE)
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None and self._launchers[0].delete_expired(expiry):
+            self._expiry = expiry
+
+    def _settle_lost(self) -> None:
+        """Settle what stood alone and is lost, whichever Celery worker launched it."""
+        if self._sweeps % _SWEEPS_BETWEEN_SETTLING == 0:
+            for attempt in self._launchers[0].settle_lost():
+                logger.warning("%s: %s; no Celery worker looked after it any more", attempt, UNSEEN)
+        self._sweeps += 1
+
+    def _sweep(self, launcher: Launcher) -> None:
+        held = [(entry, entry.held) for entry in self._watches.entries()]
+        entries = {of[1]: entry for entry, of in held if of is not None and of[0] is launcher}
+        launcher.flush()
+        if not entries:
+            return
+        states = launcher.states()
+        running: dict[Handle, Entry] = {}
+        for handle, entry in entries.items():
+            match states.get(handle):
+                case "running":
+                    running[handle] = entry
+                case "stopped":
+                    _conclude_or_log(launcher, entry)
+                case None:
+                    # That launching session was lost, not the worker: it is watched like another's.
+                    entry.disown()
+        self._unblock(launcher, running)
+
+    def _unblock(self, launcher: Launcher, entries: dict[Handle, Entry]) -> None:
+        """Give up the handles of background workers whose queue is full: they are watched like another session's."""
+        for handle in launcher.blocked(list(entries)):
+            entry = entries[handle]
+            logger.warning("%s: its queue for messages such as INFO is full; they are dropped", entry.watch.attempt)
+            entry.disown()
+            launcher.detach(handle)
+
+    def _sweep_attached(self) -> None:
+        """Find the ends of workers that other sessions launched."""
+        attached = [entry for entry in self._watches.entries() if entry.owner is None and entry.handle]
+        if not attached:
+            return
+        launcher = self._launchers[0]
+        running = launcher.running([entry.watch.attempt for entry in attached])
+        for entry in attached:
+            entry.absences = 0 if entry.watch.attempt in running else entry.absences + 1
+            # The launching session may know an error that is no outcome yet: its turn comes first.
+            if entry.absences > 1:
+                _conclude_or_log(launcher, entry)
+
+
+def _conclude_or_log(launcher: Launcher, entry: Entry) -> None:
+    """Conclude one; where that fails for reasons of its own, the others are looked at all the same."""
+    try:
+        conclude(launcher, entry)
+    except SessionLost:
+        raise
+    except Exception:
+        logger.exception("%s: reading how it ended failed, will try again", entry.watch.attempt)
+
+
+def conclude(launcher: Launcher, entry: Entry) -> None:
+    """Deliver to a watch how its stopped worker ended: by its outcome, else by its error, else lost."""
+    watch = entry.watch
+    outcomes: list[StoredOutcome] = launcher.read_outcomes([watch.attempt])
+    if outcomes:
+        deliver(watch, outcomes[0])
+    elif watch.interruption not in (None, Interruption.DETACH):
+        watch.deliver(Cancelled())
+    elif (held := entry.held) is None:
+        watch.deliver(Lost("its background worker ended without an outcome"))
+    else:
+        owner, handle = held
+        ending = _from_error(owner, handle, watch)
+        if isinstance(ending, Raised) and ending.report.sqlstate == _DEADLOCK:
+            # In the statement it would be the outcome. This one hit the writing of the outcome: all is rolled back,
+            # and like another's attempt that died it may be launched again.
+            owner.detach(handle)
+            entry.disown()
+            ending = Lost(f"its outcome could not be written: {ending.report.message}")
+        elif isinstance(ending, Raised) and entry.is_walk and is_passing(ending.report):
+            # Another background worker goes on after the last batch.
+            ending = Lost(f"its background worker ended: {ending.report.message}")
+        elif isinstance(ending, Raised):
+            # Other deliveries would run it again. An outcome that has come since the look above stands.
+            launcher.store_error(watch.attempt, ending.report)
+            for outcome in launcher.read_outcomes([watch.attempt]):
+                deliver(watch, outcome)
+        watch.deliver(ending)
+
+
+def _from_error(owner: Launcher, handle: Handle, watch: Watch) -> Ending:
+    """Whatever the background worker says is the statement's error, unless one of our sessions has ended it.
+
+    One that was ended before it began with the statement is lost.
+    """
+    report = owner.error_of(handle)
+    if report is None:
+        return Lost("its background worker ended without an outcome or an error")
+    if owner.was_terminated(watch.attempt, handle):
+        return Lost(f"another session of ours ended its background worker: {report.message}")
+    if report.sqlstate in ENDED and not _had_begun(report):
+        return Lost(f"its background worker was ended from outside: {report.message}")
+    return Raised(report)
+
+
+def _had_begun(report: ErrorReport) -> bool:
+    """Whether our function had begun that runs the statement: the error's context has more than pg_background's line.
+
+    Names of functions may be missing there: a long context is clipped.
+    """
+    ours, _, _ = report.fields.get("context", "").partition("background worker, pid ")
+    return bool(ours.strip())

@@ -1,0 +1,103 @@
+"""What our pool says in the log when it starts: how the limits fit, and what is wrong or without meaning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+from celery import Celery
+
+from celery_pgbg.configuration import settings_of
+from celery_pgbg.errors import ConfigurationError, SessionLost
+from celery_pgbg.runners import runner_of
+from celery_pgbg.settings import Settings
+from celery_pgbg.tasks.task import SQLTask
+
+logger = logging.getLogger("celery_pgbg.pool")
+
+#: Settings that count what a process of Celery's own pool did, by the names that pools get them under.
+_OF_PROCESSES = {"maxtasksperchild": "max_tasks_per_child", "max_memory_per_child": "max_memory_per_child"}
+_NO_PROCESSES = "each SQL task has a new process in the server, and Python tasks run in threads"
+
+#: kombu's default for Redis, in seconds.
+_VISIBILITY_TIMEOUT = 3600
+
+#: Between two looks for lost messages, in seconds.
+_RESTORE_SECONDS = 10
+
+
+def warn_of_meaningless(options: Mapping[str, Any]) -> None:
+    """Name the settings that have no meaning in our pool."""
+    for name, setting in _OF_PROCESSES.items():
+        if options.get(name):
+            logger.warning("worker_%s has no meaning in this pool: %s", setting, _NO_PROCESSES)
+
+
+def look_often_for_lost_messages(app: Celery) -> None:
+    """Let Redis be asked every few seconds for messages whose Celery worker has died, where nothing else is said.
+
+    kombu looks every hundred seconds: after a SIGKILL whatever waits stands still for as long. Before 5.7 it has
+    no option for that.
+    """
+    with app.connection_for_read() as connection:
+        if connection.get_transport_cls().driver_type != "redis":
+            return
+    options = dict(app.conf.broker_transport_options or {})
+    timeout = options.get("visibility_timeout") or _VISIBILITY_TIMEOUT
+    options.setdefault("unacked_restore_throttle", 1)
+    options.setdefault("unacked_restore_interval", min(_RESTORE_SECONDS, max(1, timeout // 4)))
+    app.conf.broker_transport_options = options
+
+
+def check_databases(app: Celery, concurrency: int) -> None:
+    """Connect to each database and say what was found; a server that is down is waited for later.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    settings = settings_of(app)
+    for message in _unknown_aliases(app, settings):
+        logger.error("%s; it will fail here", message)
+    for alias in ([None] if settings.dsn else []) + list(settings.databases):
+        _check_database(app, alias, concurrency)
+    if not settings.dsn and not settings.databases:
+        logger.warning("pgbg_dsn is not set: SQL tasks will fail until it is")
+
+
+def _unknown_aliases(app: Celery, settings: Settings) -> Iterator[str]:
+    """Name the tasks whose database no setting knows."""
+    for name, task in sorted(app.tasks.items()):
+        alias = getattr(task, "database", None) if isinstance(task, SQLTask) else None
+        if alias is None:
+            continue
+        try:
+            settings.dsn_of(alias)
+        except ConfigurationError as exc:
+            yield f"task {name}: {exc}"
+
+
+def _check_database(app: Celery, alias: str | None, concurrency: int) -> None:
+    name = alias or "default"
+    try:
+        capabilities = runner_of(app, alias).launchers[0].capabilities
+    except SessionLost as exc:
+        logger.warning("database %s: %s; SQL tasks will wait for it", name, exc)
+        return
+    except (ConfigurationError, psycopg.Error) as exc:
+        logger.error("database %s: %s; SQL tasks will fail until that is mended", name, exc)
+        return
+    logger.info(
+        "database %s: pg_background %s; concurrency %s, max_worker_processes %d, shared by all Celery workers",
+        name,
+        capabilities.version,
+        concurrency,
+        capabilities.server_worker_limit,
+    )
+    if concurrency > capabilities.server_worker_limit:
+        logger.warning(
+            "concurrency %s is above max_worker_processes %d: the rest will wait for free slots",
+            concurrency,
+            capabilities.server_worker_limit,
+        )

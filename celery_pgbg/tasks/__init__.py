@@ -1,0 +1,1 @@
+"""What a SQL task is, until something runs it."""

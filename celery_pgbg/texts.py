@@ -1,0 +1,39 @@
+"""Text as PostgreSQL can hold it: any Python string, and back."""
+
+from __future__ import annotations
+
+import re
+
+#: What PostgreSQL has no text for: NUL, and a surrogate without its other half, as ``os.fsdecode`` makes them.
+_UNSTORABLE = "\x00\ud800-\udfff"
+
+#: Such a character as we write it; what looks like one has the backslashes before it doubled.
+_ESCAPED = r"u(?:0000|d[89a-f][0-9a-f]{2})"
+
+_TO_ESCAPE = re.compile(rf"(\\*)([{_UNSTORABLE}])|(\\+)(?={_ESCAPED})")
+_TO_RESTORE = re.compile(rf"(\\+)({_ESCAPED})")
+
+
+def storable(text: str) -> str:
+    r"""Write a string as PostgreSQL can hold it: as it is, but for a NUL as ``\u0000`` and for lone surrogates."""
+    if "\x00" not in text and "\\u" not in text and text.isascii():
+        return text
+    return _TO_ESCAPE.sub(_escaped, text)
+
+
+def original(text: str) -> str:
+    """Read a string that ``storable`` wrote."""
+    return _TO_RESTORE.sub(_restored, text) if "\\u" in text else text
+
+
+def _escaped(found: re.Match[str]) -> str:
+    before, character, literal = found.groups()
+    if character is None:
+        return 2 * str(literal)
+    return f"{2 * before}\\u{ord(character):04x}"
+
+
+def _restored(found: re.Match[str]) -> str:
+    before, escape = found.groups()
+    kept = before[: len(before) // 2]
+    return kept + (chr(int(escape[1:], 16)) if len(before) % 2 else escape)

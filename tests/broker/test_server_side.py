@@ -1,0 +1,110 @@
+"""What the server's functions promise: rights, and lookups that do not read dead rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from kombu import Connection, Queue
+
+from celery_pgbg.broker.station import close_stations
+
+_ENVELOPE = '{"content_type": "application/json", "content_encoding": "utf-8", "headers": {}}'
+
+
+def test_a_sender_sends_and_can_do_nothing_else(role: Callable[..., str], connection: Connection, server: Any) -> None:
+    declared = Queue("q", max_priority=5)(connection.default_channel)
+    declared.declare()
+    dsn = role(senders=[])
+    with Connection(f"pgbg+{dsn}") as sending:
+        queue = Queue("q", message_ttl=0.001)(sending.default_channel)
+        queue.declare()
+        sending.Producer().publish([1], routing_key="q", priority=3)
+        for forbidden in (queue.get, queue.purge, queue.delete, lambda: queue.consume(callback=print)):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                forbidden()
+    with psycopg.connect(dsn, autocommit=True) as session:
+        session.execute("SELECT celery_pgbg.send_task('shop.ship', queue => 'q')")
+        for statement in (
+            "SELECT * FROM celery_pgbg.message",
+            "DELETE FROM celery_pgbg.message",
+            "INSERT INTO celery_pgbg.message (queue_id, priority, envelope, body) VALUES (1, 1, '', '')",
+            "UPDATE celery_pgbg.queue SET message_ttl_ms = 0",
+            "SELECT celery_pgbg.register_consumer('x', NULL, NULL)",
+            "SELECT * FROM celery_pgbg.consume(1, '{}', '{1}', '{0}', '{0}', '{t}', '{1}', '{9}')",
+            "SELECT celery_pgbg.give_back(1, NULL, NULL)",
+            "SELECT celery_pgbg.delete_queue('q')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(statement)
+    assert [message.payload for message in (declared.get(), declared.get())] == [[1], [[], {}, UNUSED]]
+
+
+UNUSED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def test_others_cannot_even_send(role: Callable[..., str], connection: Connection) -> None:
+    dsn = role()
+    with psycopg.connect(dsn, autocommit=True) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("SELECT celery_pgbg.send_task('shop.ship')")
+
+
+def test_functions_are_not_deceived_by_the_senders_names(connection: Connection, broker_dsn: str, server: Any) -> None:
+    """Operators and functions of the caller's own, before PostgreSQL's in its search_path."""
+    Queue("q")(connection.default_channel).declare()
+    with psycopg.connect(broker_dsn, autocommit=True) as session:
+        session.execute("""
+            CREATE SCHEMA traps;
+            CREATE FUNCTION traps.no(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+            CREATE OPERATOR traps.= (LEFTARG = text, RIGHTARG = text, FUNCTION = traps.no);
+            CREATE OPERATOR traps.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = traps.no);
+            CREATE FUNCTION traps.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz';
+            SET search_path = traps, pg_catalog;
+        """)
+        publish = "SELECT celery_pgbg.publish('', 'q', 0, NULL, false, %s, '[1]')"
+        assert session.execute(publish, [_ENVELOPE]).fetchone() == (1,)
+        session.execute("SET search_path = pg_catalog; DROP SCHEMA traps CASCADE")
+
+
+def test_a_take_under_an_old_snapshot_reads_no_dead_rows(connection: Connection, broker_dsn: str, server: Any) -> None:
+    if server.info.server_version < 150_000:
+        pytest.skip("PostgreSQL 14 does not tell at once what was read")
+    Queue("q")(connection.default_channel).declare()
+    [queue_id] = server.execute("SELECT id FROM celery_pgbg.queue WHERE name = 'q'").fetchone()
+    [consumer] = server.execute("SELECT celery_pgbg.register_consumer('test', NULL, NULL)").fetchone()
+    query = "SELECT id FROM celery_pgbg.consume(%s, %s, ARRAY[%s], '{0}', ARRAY[%s::bigint], '{f}', '{1}', '{16}')"
+
+    def take(acked: list[int], lowest: int) -> list[int]:
+        return [row[0] for row in server.execute(query, [consumer, acked, queue_id, lowest]).fetchall()]
+
+    def read() -> int:
+        server.execute("SELECT pg_stat_force_next_flush()")
+        entries = "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'message'"
+        return int(server.execute(entries).fetchone()[0])
+
+    with psycopg.connect(broker_dsn) as old:
+        old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT 1 FROM pg_class LIMIT 1")
+        server.execute(
+            "INSERT INTO celery_pgbg.message (queue_id, priority, envelope, body) "
+            "SELECT %s, 0, '{}', '' FROM generate_series(1, 3200)",
+            [queue_id],
+        )
+        # One that waits in another queue, and many that this consumer has taken and acknowledged.
+        server.execute("INSERT INTO celery_pgbg.message (queue_id, priority, envelope, body) VALUES (0, 0, '{}', '')")
+        ids: list[int] = []
+        for number in range(200):
+            before = read() if number == 199 else 0
+            lowest = max(ids, default=-1) + 1
+            ids = take(ids, lowest)
+            assert len(ids) == 16
+        # Twice each to take and once to delete, and the versions of each row.
+        assert read() - before < 16 * 10
+
+
+@pytest.fixture(autouse=True)
+def _no_sessions() -> Iterator[None]:
+    yield
+    close_stations()
