@@ -16,7 +16,7 @@ from celery_pgbg.execution.launches import Launch
 from celery_pgbg.execution.means import Means
 from celery_pgbg.execution.stopping import end_holder_soon
 from celery_pgbg.execution.sweeper import conclude
-from celery_pgbg.execution.watches import Entry
+from celery_pgbg.execution.watches import Entry, deliver
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised
 from celery_pgbg.watch import Interruption, Watch
@@ -176,8 +176,11 @@ class InTransaction:
 
     def _cancel(self, order: Order, entry: Entry) -> Ending:
         ending = self._signal_until_it_ends(order, entry)
-        if isinstance(ending, Cancelled):
-            self._forgive_launches(order)
+        if not isinstance(ending, Cancelled):
+            return ending
+        if entry.watch.interruption is Interruption.REVOKE:
+            return self._settle_revoke(entry.watch)
+        self._forgive_launches(order)
         return ending
 
     def _signal_until_it_ends(self, order: Order, entry: Entry) -> Ending:
@@ -207,6 +210,21 @@ class InTransaction:
                     entry.watch.deliver(Lost(f"it is gone, and its outcome cannot be read: {exc}"))
             entry.watch.wait_for_end(pause)
         return ending
+
+    def _settle_revoke(self, watch: Watch) -> Ending:
+        """See that no other delivery runs it again, which may not have heard of the revoke yet.
+
+        An outcome that has come since stands.
+        """
+        launcher = self.means.launchers[0]
+        try:
+            if not launcher.settle_revoke(watch.attempt):
+                watch.start_over()
+                for outcome in launcher.read_outcomes([watch.attempt]):
+                    deliver(watch, outcome)
+        except (psycopg.Error, PgbgError) as exc:
+            logger.warning("%s: that it was revoked cannot be put on record: %s", watch.attempt, exc)
+        return watch.ending or Cancelled()
 
     def _forgive_launches(self, order: Order) -> None:
         """What goes back to the broker is launched again at once, as often as there are deploys or time limits."""

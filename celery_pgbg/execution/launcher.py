@@ -14,10 +14,11 @@ from celery_pgbg.database import queries as database_queries
 from celery_pgbg.database.preparation import Prepared, prepare
 from celery_pgbg.database.sessions import Session, is_dead
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.attempts import attempts_as_arrays
+from celery_pgbg.execution.attempts import attempts_as_arrays, terminate
 from celery_pgbg.execution.handle_session import DETACH_BATCH, HandleSession
 from celery_pgbg.execution.launches import Launch, Launched, Placement, Sight, Unfit, fetch, fetch_all, order_parameters
 from celery_pgbg.execution.reusable import ReusableWorkers
+from celery_pgbg.execution.stopping import store_cancel
 from celery_pgbg.execution.walks import walk_as_json
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Identity, Order
@@ -183,6 +184,19 @@ class Launcher(HandleSession):
     def owns(self, handle: Handle) -> bool:
         """Whether this session has launched a reusable background worker, and has its handle."""
         return handle in self._reusable
+
+    def settle_revoke(self, attempt: Attempt) -> bool:
+        """Leave the revoke of an attempt that was stopped as its outcome: no other delivery runs it again.
+
+        Returns:
+            False if it has an outcome, which stands.
+        """
+        with self._exclusive() as session:
+            is_stored = store_cancel(session, attempt, "revoked")
+            if is_stored:
+                # Another delivery may have launched it between the stop and this.
+                terminate(session, attempt, although_finished=True)
+            return is_stored
 
     def detach(self, handle: Handle) -> None:
         """Forget a handle, also that of a reusable background worker."""

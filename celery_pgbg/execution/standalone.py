@@ -115,6 +115,8 @@ def _launch_and_watch(
             ending = _attend(launcher, watch, handle)
         if isinstance(ending, (Returned, Raised)):
             launcher.store(ending)
+        if isinstance(ending, Cancelled) and watch.interruption is Interruption.REVOKE:
+            launcher.settle_revoke()
         if isinstance(ending, (Cancelled, Detached)):
             return ending
         # Another process may have revoked it, and has left that as its outcome.
@@ -243,13 +245,17 @@ def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: b
         if watch.interruption is Interruption.DETACH:
             return Detached()
         try:
-            if ending := _stored(launcher):
+            is_alive = launcher.live_state() is not None
+            is_stopping = is_alive and watch.interruption is Interruption.REVOKE
+            if (ending := _stored(launcher)) and not is_stopping:
                 return ending
             if is_ours:
                 launcher.disown()
                 is_ours = False
-            absent = 0 if launcher.live_state() else absent + 1
-            if watch.interruption is not None:
+            absent = 0 if is_alive else absent + 1
+            if watch.interruption is Interruption.REVOKE:
+                launcher.stop_live_worker()
+            elif watch.interruption is not None:
                 launcher.terminate_live_worker()
         except SessionLost as exc:
             logger.warning("%s: %s; trying again", watch.attempt, exc)

@@ -15,6 +15,7 @@ from celery_pgbg.execution import queries
 from celery_pgbg.execution.attempts import as_outcome, as_parameters, read_outcomes
 from celery_pgbg.execution.handle_session import HandleSession
 from celery_pgbg.execution.progress import publish_progress, read_progress
+from celery_pgbg.execution.stopping import stop_attempt, store_cancel
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Raised, Returned
@@ -87,6 +88,16 @@ class StandaloneRecords(HandleSession):
         """Stop the worker that another session launched, if the server shows that it is this attempt's."""
         row = self._as_ourselves("terminate_execution", {**self._attempt, "although_finished": False})
         return bool(row and row[0])
+
+    def stop_live_worker(self) -> None:
+        """Stop the worker that another session launched, after it was stored for all deliveries why."""
+        with self._ourselves() as session:
+            stop_attempt(session, self._order.attempt, "revoked")
+
+    def settle_revoke(self) -> None:
+        """Leave the revoke as the outcome of an attempt that we have stopped, for other deliveries."""
+        with self._ourselves() as session:
+            store_cancel(session, self._order.attempt, "revoked")
 
     def look_at_progress(self, watch: Watch, handle: Handle | None) -> None:
         """Let a watch know how far the statement has come, and put that on record. The handle is ours, or None."""

@@ -26,7 +26,7 @@ Stop: TypeAlias = Literal["finished", "stopped", "absent"]
 
 #: The message of an outcome that we stored to stop an attempt, by the reason, which is stored beside it.
 _MESSAGES: dict[StopReason, str] = {
-    "revoked": "revoked from another process",
+    "revoked": "revoked",
     "broken off": "its wait was broken off",
     "time limit": "its time limit has passed",
     "by hand": "cancelled by hand: pgbg cancel --force",
@@ -91,7 +91,7 @@ def stop_attempt(session: Session, attempt: Attempt, reason: StopReason, message
         reason: stored with the outcome.
         message: of the outcome, if not the usual one of the reason.
     """
-    if not _store_cancel(session, attempt, reason, message or _MESSAGES[reason]):
+    if not store_cancel(session, attempt, reason, message):
         return "finished"
     while not terminate(session, attempt, although_finished=True):
         if not _is_starting(session, attempt):
@@ -100,13 +100,13 @@ def stop_attempt(session: Session, attempt: Attempt, reason: StopReason, message
     return "stopped"
 
 
-def _store_cancel(session: Session, attempt: Attempt, reason: StopReason, message: str) -> bool:
-    """Leave a cancel as its outcome, unless it has one.
+def store_cancel(session: Session, attempt: Attempt, reason: StopReason, message: str | None = None) -> bool:
+    """Leave a cancel as the outcome of an attempt, unless it has one: then return False. See ``stop_attempt``.
 
     In two statements, since the snapshot of one that waits for a hand-over is older than this, and does not show
     which background worker got the attempt. A process that reads our outcome would take that one for free.
     """
-    parameters = {**as_parameters(attempt), "reason": reason, "message": message}
+    parameters = {**as_parameters(attempt), "reason": reason, "message": message or _MESSAGES[reason]}
     session.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     with session.transaction():
         session.execute(queries.query("lock_delivery"), parameters)

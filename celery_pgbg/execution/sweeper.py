@@ -20,7 +20,7 @@ from celery_pgbg.handles import Handle
 from celery_pgbg.lasting import LastingThread
 from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Ending, ErrorReport, Lost, Raised
 from celery_pgbg.settings import Settings
-from celery_pgbg.watch import Interruption, Watch
+from celery_pgbg.watch import Interruption
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +135,7 @@ class Sweeper(LastingThread):
         for handle in launcher.blocked(list(entries)):
             entry = entries[handle]
             logger.warning("%s: its queue for messages such as INFO is full; they are dropped", entry.watch.attempt)
-            entry.disown()
-            launcher.detach(handle)
+            _give_up(entry, launcher, handle)
 
     def _sweep_attached(self) -> None:
         """Find the ends of workers that other sessions launched."""
@@ -163,7 +162,10 @@ def _conclude_or_log(launcher: Launcher, entry: Entry) -> None:
 
 
 def conclude(launcher: Launcher, entry: Entry) -> None:
-    """Deliver to a watch how its stopped worker ended: by its outcome, else by its error, else lost."""
+    """Deliver to a watch how its stopped worker ended: by its outcome, else by its error, else lost.
+
+    Nothing yet where another delivery has ended it.
+    """
     watch = entry.watch
     outcomes: list[StoredOutcome] = launcher.read_outcomes([watch.attempt])
     if outcomes:
@@ -174,12 +176,16 @@ def conclude(launcher: Launcher, entry: Entry) -> None:
         watch.deliver(Lost("its background worker ended without an outcome"))
     else:
         owner, handle = held
-        ending = _from_error(owner, handle, watch)
+        if owner.was_terminated(watch.attempt, handle):
+            # By another delivery, which knows why: it stores a revoke; else this one may launch it again.
+            logger.info("%s: another delivery has ended its background worker", watch.attempt)
+            _give_up(entry, owner, handle)
+            return
+        ending = _from_error(owner, handle)
         if isinstance(ending, Raised) and ending.report.sqlstate == _DEADLOCK:
             # In the statement it would be the outcome. This one hit the writing of the outcome: all is rolled back,
             # and like another's attempt that died it may be launched again.
-            owner.detach(handle)
-            entry.disown()
+            _give_up(entry, owner, handle)
             ending = Lost(f"its outcome could not be written: {ending.report.message}")
         elif isinstance(ending, Raised) and entry.is_walk and is_passing(ending.report):
             # Another background worker goes on after the last batch.
@@ -192,16 +198,17 @@ def conclude(launcher: Launcher, entry: Entry) -> None:
         watch.deliver(ending)
 
 
-def _from_error(owner: Launcher, handle: Handle, watch: Watch) -> Ending:
-    """Whatever the background worker says is the statement's error, unless one of our sessions has ended it.
+def _give_up(entry: Entry, owner: Launcher, handle: Handle) -> None:
+    """Give up a handle: its background worker is looked after like another session's."""
+    entry.disown()
+    owner.detach(handle)
 
-    One that was ended before it began with the statement is lost.
-    """
+
+def _from_error(owner: Launcher, handle: Handle) -> Ending:
+    """Whatever the background worker says is the statement's error; one that had not begun with it is lost."""
     report = owner.error_of(handle)
     if report is None:
         return Lost("its background worker ended without an outcome or an error")
-    if owner.was_terminated(watch.attempt, handle):
-        return Lost(f"another session of ours ended its background worker: {report.message}")
     if report.sqlstate in ENDED and not _had_begun(report):
         return Lost(f"its background worker was ended from outside: {report.message}")
     return Raised(report)

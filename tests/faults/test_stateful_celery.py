@@ -133,8 +133,7 @@ class Messages(RuleBasedStateMachine):
         tried.fate = fate
 
 
-# On our own broker in `make soak`, which says how many examples.
-@pytest.fixture(params=["amqp", "pgbg"] if ASKED else ["amqp"])
+@pytest.fixture(params=["amqp", "pgbg"])
 def messages(
     tmp_path_factory: pytest.TempPathFactory, dsn: str, request: pytest.FixtureRequest
 ) -> Iterator[type[Messages]]:

@@ -1,0 +1,68 @@
+"""A revoke that reaches one delivery of a task and not, or not yet, another that waits for the same statement."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from celery_pgbg.execution.runner import Runner
+from celery_pgbg.orders import Order
+from celery_pgbg.outcomes import Cancelled, Ending, Raised
+from celery_pgbg.watch import Interruption, Watch
+from tests.effects import effects, running
+from tests.fix_runner import in_background, order, run
+from tests.waiting import eventually
+
+WAYS: list[dict[str, bool]] = [{}, {"reuse": True}, {"atomic": False}]
+
+
+def was_revoked(ending: Ending) -> bool:
+    """Whether a delivery reports that its task is revoked."""
+    return ending == Cancelled() or (isinstance(ending, Raised) and ending.report.stopped == "revoked")
+
+
+def deliver(runner: Runner, asked: Order, database: Any) -> tuple[Watch, threading.Thread, list[Any]]:
+    """Let a runner take a delivery, and wait until it knows the background worker."""
+    delivery = in_background(runner, asked)
+    eventually("it runs", lambda: running(database, asked.attempt.task_id) and delivery[0].pid)
+    return delivery
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["own", "reuse", "alone"])
+@pytest.mark.parametrize("hears", [0, 1], ids=["launching", "attached"])
+def test_one_delivery_hears_of_it_and_the_other_ends_too(
+    new_runner: Callable[..., Runner], table: str, database: Any, way: dict[str, bool], hears: int
+) -> None:
+    # Standing alone, each statement is committed by itself.
+    query = f"DO $$ BEGIN PERFORM pg_sleep(60); INSERT INTO {table} VALUES ('x'); END $$"
+    asked = order(query, **way)
+    runners = [new_runner(pgbg_sweep_interval=0.1) for _ in range(2)]
+    deliveries = [deliver(runner, asked, database) for runner in runners]
+    assert deliveries[hears][0].interrupt(Interruption.REVOKE)
+    for _, thread, endings in deliveries:
+        thread.join(30)
+        assert endings, "a delivery still waits"
+        assert was_revoked(endings[0]), endings
+    assert not running(database, asked.attempt.task_id)
+    assert was_revoked(run(runners[0], asked)), "a redelivery is told the same"
+    assert effects(database, table) == []
+    assert sum(runner.describe()["launched"] for runner in runners) <= 1, "it was launched again"
+
+
+@pytest.mark.parametrize("way", WAYS[:2], ids=["own", "reuse"])
+def test_a_shutdown_that_cancels_leaves_it_to_the_other_delivery(
+    new_runner: Callable[..., Runner], table: str, database: Any, way: dict[str, bool]
+) -> None:
+    asked = order(f"INSERT INTO {table} VALUES ('x'); SELECT pg_sleep(2)", returns="count", **way)
+    runners = [new_runner(pgbg_sweep_interval=0.1) for _ in range(2)]
+    (_, launching, its_endings), (attached, thread, endings) = (deliver(r, asked, database) for r in runners)
+    assert attached.interrupt(Interruption.SHUTDOWN)
+    thread.join(30)
+    launching.join(30)
+    assert endings == [Cancelled()]
+    assert len(its_endings) == 1
+    assert not isinstance(its_endings[0], Cancelled)
+    assert effects(database, table) == ["x"]
