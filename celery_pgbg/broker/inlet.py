@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import psycopg
 
@@ -163,18 +164,18 @@ class Inlet:
     def look(self) -> None:
         """Acknowledge what is to be, take what there is into the inboxes, and do what is due."""
         with self.waiting.lock:
-            if self.rhythm.tend_is_due():
-                self.tend()
+            tends = self.rhythm.tend_is_due()
             self.rhythm.begin()
             slots, limits = self._wanted()
             for subscription in self._subscriptions.values():
                 subscription.is_hungry = True
             if not slots:
                 self._sleep.on(set())
-                self.flush()
+                if tends or self._acks:
+                    self._consume({}, [], tends)
                 self.rhythm.nothing_wanted()
                 return
-            left = self._take(slots, limits)
+            left = self._take(slots, limits, tends)
             took = left != limits
             for slot, group in slots.items():
                 if slot.subscription is not None and left[group - 1] > 0:
@@ -224,32 +225,36 @@ class Inlet:
                 slots.update(dict.fromkeys(subscription.slots, groups[key]))
         return slots, limits
 
-    def _take(self, slots: dict[Slot, int], limits: list[int]) -> list[int]:
+    def _take(self, slots: dict[Slot, int], limits: list[int], tends: bool) -> list[int]:
         """Take into the inboxes; returns how many more each group would have."""
         if self.rhythm.is_full:
             for slot in slots:
                 slot.lowest_id = 0
         left = list(limits)
-        for slot, delivery in self._consume(slots, limits):
+        for slot, delivery in self._consume(slots, limits, tends):
             left[slots[slot] - 1] -= 1
             if slot.subscription is not None:
                 slot.subscription.channel.receive(delivery, slot.subscription)
         return left
 
-    def _consume(self, slots: dict[Slot, int], limits: list[int]) -> list[tuple[Slot, Delivery]]:
+    def _consume(self, slots: dict[Slot, int], limits: list[int], tends: bool = False) -> list[tuple[Slot, Delivery]]:
+        """Acknowledge and take, and before that tend, all in one round trip."""
         places = list(slots)
         acked = self._acks.take()
+        parameters = {
+            "acked": acked,
+            "queue_ids": [slot.queue_id for slot in places],
+            "priorities": [slot.priority for slot in places],
+            "lowest_ids": [slot.lowest_id for slot in places],
+            "no_acks": [slot.no_ack for slot in places],
+            "groups": list(slots.values()),
+            "limits": limits,
+        }
         try:
-            rows = self._session.fetch(
-                "consume",
-                acked=acked,
-                queue_ids=[slot.queue_id for slot in places],
-                priorities=[slot.priority for slot in places],
-                lowest_ids=[slot.lowest_id for slot in places],
-                no_acks=[slot.no_ack for slot in places],
-                groups=list(slots.values()),
-                limits=limits,
-            )
+            if tends:
+                rows = self._tend("tend_and_consume", **parameters)
+            else:
+                rows = self._session.fetch("consume", **parameters)
         except BaseException:
             # The session may live on, as where the disk is full: the next call takes them along.
             self._acks.put_back(acked)
@@ -273,12 +278,21 @@ class Inlet:
         Raises:
             SessionLost: this consumer itself was given up.
         """
+        self._tend("tend_broker")
+
+    def _tend(self, name: str, **parameters: Any) -> list[Any]:
+        """Tend; returns what else the statement does: its rows with an id, without the last column."""
         thorough = self.rhythm.tended()
-        known = self._session.fetch(
-            "tend_broker", lease_ms=self._session.lease_ms, max_deliveries=self._max_deliveries, thorough=thorough
-        )[0][0]
-        if not known:
+        rows = self._session.fetch(
+            name,
+            lease_ms=self._session.lease_ms,
+            max_deliveries=self._max_deliveries,
+            thorough=thorough,
+            **parameters,
+        )
+        if not rows[0][-1]:
             self._session.lose("it was given up: its lease was over, or its record was deleted")
+        return [row[:-1] for row in rows if row[0] is not None]
 
     # --- acknowledging ---------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ class Rhythm:
         self._started = self._next_look = self._next_tend = self._last_notified = 0.0
         self._tends = self._turns = 0
         self._rung = True
-        self._notified = self._wants_full = self._has_searched = False
+        self._notified = self._wants_full = self._has_searched = self._has_tended = False
         self.is_full = self.is_busy = False
 
     # --- asking --------------------------------------------------------------------------------------
@@ -93,6 +93,7 @@ class Rhythm:
         """That is being done; returns whether to be thorough."""
         self._next_tend = time.monotonic() + TEND_SECONDS
         self._tends += 1
+        self._has_tended = True
         return self._tends % _THOROUGH == 1
 
     def turned(self, items: list[T]) -> list[T]:
@@ -124,6 +125,7 @@ class Rhythm:
             self.is_busy |= self._listens and now - self._last_notified < _CLOSE
             self._last_notified = now
         self._has_searched = self._notified
+        self._has_tended = False
         self._rung = self._notified = False
         self.is_full = self._wants_full or self._full_looks.is_due()
         self._wants_full = False
@@ -138,7 +140,9 @@ class Rhythm:
         """The look ends."""
         now = time.monotonic()
         if self.is_full:
-            self._full_looks.note(now - self._started)
+            # Together with the tending, its time says nothing.
+            if not self._has_tended:
+                self._full_looks.note(now - self._started)
         elif self._has_searched and not took and not self.is_busy and self._full_looks.is_cheap:
             # What we were notified of may have a low id; or another consumer was quicker.
             self._wants_full = self._rung = True

@@ -2,7 +2,8 @@
 -- name. Returns to how many: a message that nobody wants is dropped, as RabbitMQ does it.
 --
 -- Whether a consumer sleeps is shown by a lock that it then shares. Only if so there is a notification, because that
--- makes commits wait for each other in the whole cluster.
+-- makes commits wait for each other in the whole cluster. A Celery worker's heartbeat, an event each two seconds, notifies
+-- nobody: it is found by the next look, within three seconds, and Celery waits for it for minutes.
 -- For senders, who may not read the tables: so it runs with the rights of its owner.
 --
 -- Relaxed: the transaction is ours alone, and its commit need not wait for the disk.
@@ -53,13 +54,14 @@ BEGIN
             publish.envelope,
             publish.body
         );
+        queues := queues + 1;
+        CONTINUE WHEN publish.relaxed AND publish.routing_key = 'worker.heartbeat';
         sleeper_key := celery_pgbg.lock_key('sleeper', target.id::text);
         IF pg_try_advisory_lock(sleeper_key) THEN
             PERFORM pg_advisory_unlock(sleeper_key);
         ELSE
             PERFORM pg_notify('celery_pgbg_queue_' || target.id, '');
         END IF;
-        queues := queues + 1;
     END LOOP;
     RETURN queues;
 END;
