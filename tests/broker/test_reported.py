@@ -178,7 +178,7 @@ def test_many_messages_that_wait_at_the_start_are_run(our_shop: NewShop, server:
 
 
 def test_no_queue_is_left_by_whoever_asked_or_looked(our_shop: NewShop, server: Any) -> None:
-    """https://github.com/celery/celery/issues/3283 and 4618: reply queues that pile up."""
+    """https://github.com/celery/celery/issues/1758 and 6575: reply queues that pile up."""
     shop = our_shop()
     shop.start_worker("-c1")
     shop.app.control.inspect(timeout=1).ping()
@@ -194,7 +194,7 @@ def test_no_queue_is_left_by_whoever_asked_or_looked(our_shop: NewShop, server: 
 
 
 def test_sending_fails_soon_where_the_broker_is_away(our_shop: NewShop) -> None:
-    """https://github.com/celery/celery/issues/4296 and 4627: a call that hangs for ever."""
+    """https://github.com/celery/celery/issues/4296 and 6911: a call that hangs for ever."""
     app = Celery("away", broker="pgbg+postgresql://postgres@127.0.0.1:1/x", set_as_current=False)
     began = time.monotonic()
     with pytest.raises(OperationalError):
