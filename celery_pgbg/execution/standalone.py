@@ -246,14 +246,15 @@ def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: b
             return Detached()
         try:
             is_alive = launcher.live_state() is not None
-            is_stopping = is_alive and watch.interruption is Interruption.REVOKE
-            if (ending := _stored(launcher)) and not is_stopping:
-                return ending
+            is_revoked = watch.interruption is Interruption.REVOKE
+            if (ending := _stored(launcher)) and not (is_alive and is_revoked):
+                is_our_stop = is_revoked and isinstance(ending, Raised) and ending.report.stopped == "revoked"
+                return Cancelled() if is_our_stop else ending
             if is_ours:
                 launcher.disown()
                 is_ours = False
             absent = 0 if is_alive else absent + 1
-            if watch.interruption is Interruption.REVOKE:
+            if is_revoked:
                 launcher.stop_live_worker()
             elif watch.interruption is not None:
                 launcher.terminate_live_worker()

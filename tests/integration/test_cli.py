@@ -201,7 +201,7 @@ def test_ps_shows_a_running_task_and_cancel_stops_it(
     shop = new_shop(f"{redis_url}/9", f"{redis_url}/10", pgbg_dsn=dsn)
     shop.start_worker()
     arguments = {"queue": shop.queue, "pgbg_dsn": dsn}
-    result = shop.task("sleep").delay(60)
+    result = shop.task("sleep").delay(600)
     pid = shop.wait_active(result)["worker_pid"]
 
     def shown() -> Any:
@@ -210,7 +210,7 @@ def test_ps_shows_a_running_task_and_cancel_stops_it(
 
     row = eventually("it is shown", shown)
     assert (row["pid"], row["task_name"], row["nodename"]) == (pid, "shop.sleep", shop.workers[0].nodename)
-    assert row["statement"].startswith("SELECT pg_sleep(60")
+    assert row["statement"].startswith("SELECT pg_sleep(600")
     assert result.id in pgbg("ps", **arguments).stdout
     done = pgbg("cancel", result.id, **arguments)
     assert done.returncode == 0, done.stderr
@@ -227,7 +227,7 @@ def test_cancel_by_force_needs_no_celery_worker_and_is_for_good(
     shop = new_shop(amqp_url, f"{redis_url}/10", pgbg_dsn=dsn)
     arguments = {"broker": amqp_url, "queue": shop.queue, "pgbg_dsn": dsn}
     worker = shop.start_worker()
-    result = shop.task("sleep").delay(60)
+    result = shop.task("sleep").delay(600)
     shop.wait_active(result)
     worker.kill()
     assert_one_message(pgbg("cancel", result.id, **arguments), "no Celery worker answers")
