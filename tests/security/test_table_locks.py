@@ -13,6 +13,7 @@ from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Cancelled, Raised, Returned
 from celery_pgbg.settings import read_settings
 from celery_pgbg.watch import Interruption, Watch
+from tests.faults.moments import hold_in_gate
 from tests.fix_runner import in_background, order, run
 from tests.waiting import eventually
 
@@ -78,3 +79,23 @@ def test_another_task_of_the_same_role_is_left_alone(runner: Runner, own_dsn: st
         each.join(30)
         assert not each.is_alive()
     assert len(endings) == 1
+
+
+def test_a_task_that_began_before_the_end_of_its_launch_locks_none_of_our_tables(runner: Runner, own_dsn: str) -> None:
+    """Else the installation of the next version waits for its end, and all other tasks wait for the installation."""
+    asked = order("SELECT pg_advisory_xact_lock(1)")
+    waits = "SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background' AND wait_event = %s"
+    locked = """
+        SELECT relation::regclass::text, mode FROM pg_locks JOIN pg_class AS c ON c.oid = relation
+        WHERE pid = %s AND relnamespace = 'celery_pgbg'::regnamespace
+    """
+    with psycopg.connect(own_dsn) as holder, psycopg.connect(own_dsn, autocommit=True) as session:
+        session.execute("SELECT pg_advisory_lock(1)")
+        hold_in_gate(holder, asked.attempt.task_id)
+        watch, thread, endings = in_background(runner, asked)
+        eventually("it waits for the end of its launch", lambda: session.execute(waits, ["PgSleep"]).rowcount)
+        holder.rollback()
+        eventually("it runs", lambda: watch.pid and session.execute(waits, ["advisory"]).rowcount)
+        assert session.execute(locked, [watch.pid]).fetchall() == []
+    thread.join(30)
+    assert isinstance(endings[0], Returned)

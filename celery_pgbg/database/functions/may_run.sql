@@ -25,7 +25,11 @@ BEGIN
     IF (pg_catalog.pg_xact_status(launch_xid) OPERATOR(pg_catalog.=) 'committed') IS NOT TRUE THEN
         RETURN false;
     END IF;
-    RETURN is_first OR NOT EXISTS (
+    -- in a statement of its own: an expression that names the table locks it, even where it need not look
+    IF is_first THEN
+        RETURN true;
+    END IF;
+    RETURN NOT EXISTS (
         SELECT FROM celery_pgbg.outcome AS o
         WHERE o.task_id OPERATOR(pg_catalog.=) may_run.task_id
             AND o.attempt OPERATOR(pg_catalog.=) may_run.attempt
