@@ -118,7 +118,7 @@ def test_what_has_something_to_follow_keeps_its_message(
         return add.si(1, 2).set(task_id=f"after {name}")
 
     with moments.hold_commits(dsn), psycopg.connect(dsn, autocommit=True) as session:
-        # Once one of them is in its commit, sending would wait for that.
+        # Once one of them is in its commit, sending would wait for that, and so would the commit of one that failed.
         session.execute("SELECT pg_advisory_lock(1)")
         first("linked").apply_async(link=then("linked"))
         chain(first("chained"), then("chained")).apply_async()
@@ -126,10 +126,12 @@ def test_what_has_something_to_follow_keeps_its_message(
         group(first("grouped"), first("grouped too")).apply_async()
         one_database.task("hooked").apply_async((_WAITS.format("hooked"),), task_id="hooked")
         elsewhere.task("statement").apply_async((_WAITS.format("elsewhere"),), task_id="elsewhere")
-        one_database.task("statement").apply_async(("SELECT 1 / 0",), task_id="failed")
+        failed = one_database.task("statement").apply_async(("SELECT 1 / 0",), task_id="failed")
         kept = {"linked", "chained", "of a chord", "grouped", "grouped too", "hooked", "elsewhere"}
         first("alone").apply_async()
         first("without result").apply_async(ignore_result=True)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            failed.get(timeout=WAIT)
         wait_for_background_workers(session, ["advisory"], len(kept) + 2)
         session.execute("SELECT pg_advisory_unlock(1)")
         wait_for_background_workers(session, ["SyncRep", "object"], len(kept) + 2)
