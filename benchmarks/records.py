@@ -10,8 +10,8 @@ import psycopg
 
 from benchmarks.measures import Line
 from celery_pgbg.database.results import ResultStore
-from celery_pgbg.execution import operations
-from celery_pgbg.execution.expiry import Expiry
+from celery_pgbg.execution.control import operations
+from celery_pgbg.execution.records.expiry import Expiry
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 

@@ -13,8 +13,8 @@ from celery.result import AsyncResult
 
 from celery_pgbg.configuration import settings_of
 from celery_pgbg.database.sessions import Session, connect
-from celery_pgbg.execution import operations
-from celery_pgbg.execution.progress import read_progress
+from celery_pgbg.execution.control import operations
+from celery_pgbg.execution.records.progress import read_progress
 from celery_pgbg.handles import Attempt
 
 #: Takes percent and message.

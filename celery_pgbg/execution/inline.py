@@ -15,9 +15,9 @@ from celery_pgbg.database.preparation import Prepared, prepare
 from celery_pgbg.database.values import StoredOutcome, from_exception
 from celery_pgbg.errors import CannotRunInline, SchemaMissing
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.attempts import read_outcomes
-from celery_pgbg.execution.walks import walk_as_json
-from celery_pgbg.execution.watches import deliver
+from celery_pgbg.execution.launching.walks import walk_as_json
+from celery_pgbg.execution.records.attempts import read_outcomes
+from celery_pgbg.execution.waiting.watches import deliver
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Ending, Raised
 from celery_pgbg.watch import Watch

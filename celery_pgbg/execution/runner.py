@@ -13,14 +13,14 @@ import psycopg
 
 from celery_pgbg.database.sessions import Session, connect, read_dsn
 from celery_pgbg.errors import PgbgError
-from celery_pgbg.execution.launcher import Launcher
-from celery_pgbg.execution.launching_session import SESSION_WORKER_LIMIT
-from celery_pgbg.execution.listener import Listener
-from celery_pgbg.execution.means import Launchers, Means
-from celery_pgbg.execution.stopping import Stop, breaks_off, despite_locks, forget_cancel, stop_attempt
-from celery_pgbg.execution.strategies import Strategies
-from celery_pgbg.execution.sweeper import Sweeper
-from celery_pgbg.execution.watches import deliver
+from celery_pgbg.execution.control.stopping import Stop, breaks_off, despite_locks, forget_cancel, stop_attempt
+from celery_pgbg.execution.launching.launcher import Launcher
+from celery_pgbg.execution.launching.launching_session import SESSION_WORKER_LIMIT
+from celery_pgbg.execution.strategies.choice import Strategies
+from celery_pgbg.execution.strategies.means import Launchers, Means
+from celery_pgbg.execution.waiting.listener import Listener
+from celery_pgbg.execution.waiting.sweeper import Sweeper
+from celery_pgbg.execution.waiting.watches import deliver
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Ending, StopReason

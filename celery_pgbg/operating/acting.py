@@ -11,9 +11,9 @@ import psycopg
 from celery import states
 
 from celery_pgbg.errors import PgbgError
-from celery_pgbg.execution import operations
-from celery_pgbg.execution.expiry import Expired, delete_expired
-from celery_pgbg.execution.stopping import despite_locks
+from celery_pgbg.execution.control import operations
+from celery_pgbg.execution.control.stopping import despite_locks
+from celery_pgbg.execution.records.expiry import Expired, delete_expired
 from celery_pgbg.operating.commands import (
     TimeSpan,
     command,

@@ -9,8 +9,8 @@ import click
 from kombu.serialization import loads, prepare_accept_content
 
 from celery_pgbg.batches.options import HEADER
-from celery_pgbg.execution import walk_control
-from celery_pgbg.execution.walk_control import WalkState
+from celery_pgbg.execution.control import walk_control
+from celery_pgbg.execution.control.walk_control import WalkState
 from celery_pgbg.operating.commands import command, database_option, full_task_id, installed_session
 from celery_pgbg.operating.printing import safe
 

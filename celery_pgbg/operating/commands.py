@@ -14,7 +14,7 @@ from celery_pgbg.configuration import settings_of
 from celery_pgbg.database import schema
 from celery_pgbg.database.sessions import Session, connect
 from celery_pgbg.errors import PgbgError
-from celery_pgbg.execution import operations
+from celery_pgbg.execution.control import operations
 from celery_pgbg.operating.printing import safe
 from celery_pgbg.operating.times import read_seconds
 

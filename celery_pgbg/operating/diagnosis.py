@@ -16,9 +16,10 @@ from celery_pgbg.database import poolers, schema
 from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.sessions import Session, connect
 from celery_pgbg.errors import PgbgError
-from celery_pgbg.execution import operations
-from celery_pgbg.execution.attempts import settle_lost
-from celery_pgbg.execution.launching_session import SESSION_WORKER_LIMIT
+from celery_pgbg.execution.control import operations
+from celery_pgbg.execution.launching.launching_session import SESSION_WORKER_LIMIT
+from celery_pgbg.execution.records.attempts import settle_lost
+from celery_pgbg.execution.round_trip import round_trip
 from celery_pgbg.operating.broker_health import check_our_broker
 from celery_pgbg.operating.findings import Finding
 from celery_pgbg.outcomes import UNSEEN
@@ -258,7 +259,7 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
     yield from _check_slots(app, session, settings, capabilities)
     yield from _settle_lost(session)
     try:
-        seconds = operations.round_trip(dsn, settings)
+        seconds = round_trip(dsn, settings)
     except (PgbgError, psycopg.Error, RuntimeError) as exc:
         yield Finding("error", "round trip", str(exc))
     else:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from celery_pgbg.broker import browsing
-from celery_pgbg.execution import operations
+from celery_pgbg.execution.control import operations
 from celery_pgbg.operating.commands import (
     Moment,
     TimeSpan,

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import PgbgError
-from celery_pgbg.execution import operations
+from celery_pgbg.execution.control import operations
 from celery_pgbg.operating.commands import installed_session
 
 

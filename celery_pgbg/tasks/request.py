@@ -14,7 +14,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from celery_pgbg.errors import PgbgError
-from celery_pgbg.execution.stopping import Stop
+from celery_pgbg.execution.control.stopping import Stop
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import StopReason
 from celery_pgbg.runners import runner_of

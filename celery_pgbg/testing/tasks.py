@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from celery import states
 
-from celery_pgbg.execution import operations, queries
-from celery_pgbg.execution.attempts import read_outcomes, terminate
+from celery_pgbg.execution import queries
+from celery_pgbg.execution.control import operations
+from celery_pgbg.execution.records.attempts import read_outcomes, terminate
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import Lost, Raised, Returned
 from celery_pgbg.testing.messages import SentMessages

@@ -16,7 +16,7 @@ from celery import Celery
 from celery_pgbg import BatchedSQLTask
 from celery_pgbg.batches.options import HEADER
 from celery_pgbg.errors import BindingError, TaskDefinitionError
-from celery_pgbg.execution import operations, walk_control
+from celery_pgbg.execution.control import operations, walk_control
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import Cancelled, Returned
 from celery_pgbg.runners import runner_of

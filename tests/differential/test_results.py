@@ -12,7 +12,7 @@ from psycopg import adapt
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.numeric import FloatLoader
 
-from celery_pgbg.execution.attempts import read_outcomes
+from celery_pgbg.execution.records.attempts import read_outcomes
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Raised, Returned
 from tests.fix_runner import order, run

@@ -20,7 +20,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from celery_pgbg.errors import SessionLost
-from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order

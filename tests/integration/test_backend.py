@@ -25,7 +25,7 @@ from celery.result import AsyncResult, GroupResult
 from celery_pgbg.backend import task_metas
 from celery_pgbg.database.results import close_stores
 from celery_pgbg.errors import ConfigurationError, SchemaMissing
-from celery_pgbg.execution.expiry import delete_expired
+from celery_pgbg.execution.records.expiry import delete_expired
 from tests.effects import running
 from tests.fix_celery import Shop
 from tests.waiting import eventually

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from celery_pgbg.database.capabilities import detect
-from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.launching.launcher import Launcher
 from tests.waiting import eventually
 
 

@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from celery_pgbg.database import schema
-from celery_pgbg.execution.operations import cancel_by_hand, executions
+from celery_pgbg.execution.control.operations import cancel_by_hand, executions
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Cancelled, Lost, Raised, Returned

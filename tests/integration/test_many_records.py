@@ -11,8 +11,9 @@ import pytest
 
 from celery_pgbg.database import schema
 from celery_pgbg.database.results import ResultStore
-from celery_pgbg.execution import operations, queries
-from celery_pgbg.execution.expiry import Expiry, delete_expired
+from celery_pgbg.execution import queries
+from celery_pgbg.execution.control import operations
+from celery_pgbg.execution.records.expiry import Expiry, delete_expired
 
 RECORDS = 20_000
 

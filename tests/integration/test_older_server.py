@@ -17,7 +17,7 @@ from psycopg import sql
 from celery_pgbg.database import schema
 from celery_pgbg.database.results import close_stores
 from celery_pgbg.errors import ExtensionMissing
-from celery_pgbg.execution.attempts import read_outcomes
+from celery_pgbg.execution.records.attempts import read_outcomes
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import Raised, Returned

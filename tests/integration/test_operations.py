@@ -14,7 +14,7 @@ import pytest
 from celery_pgbg.database import poolers
 from celery_pgbg.database.sessions import connect, read_dsn
 from celery_pgbg.errors import ConfigurationError
-from celery_pgbg.execution import operations
+from celery_pgbg.execution.control import operations
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order

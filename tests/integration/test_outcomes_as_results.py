@@ -9,7 +9,7 @@ import pytest
 from celery import group, states
 
 from celery_pgbg.database.results import close_stores
-from celery_pgbg.execution.expiry import delete_expired
+from celery_pgbg.execution.records.expiry import delete_expired
 from tests.fix_celery import Shop
 from tests.waiting import eventually
 

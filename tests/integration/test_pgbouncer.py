@@ -15,7 +15,7 @@ from celery_pgbg.database import poolers
 from celery_pgbg.database.results import close_stores
 from celery_pgbg.database.sessions import Session, connect
 from celery_pgbg.errors import ConfigurationError, ServerRefused
-from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.operating.diagnosis import diagnose

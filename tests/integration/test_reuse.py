@@ -18,8 +18,8 @@ import pytest
 
 from celery_pgbg.database import schema
 from celery_pgbg.devserver import DevServer
-from celery_pgbg.execution.launches import Placement
-from celery_pgbg.execution.operations import cancel_by_hand, executions
+from celery_pgbg.execution.control.operations import cancel_by_hand, executions
+from celery_pgbg.execution.launching.launches import Placement
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Cancelled, Raised, Returned
 from celery_pgbg.settings import read_settings

@@ -15,7 +15,7 @@ import pytest
 from celery_pgbg.database import schema
 from celery_pgbg.database.values import to_exception
 from celery_pgbg.errors import BindingError, ConfigurationError
-from celery_pgbg.execution.expiry import Expiry
+from celery_pgbg.execution.records.expiry import Expiry
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Cancelled, Detached, Lost, Raised, Returned
 from celery_pgbg.settings import read_settings

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from celery_pgbg.execution.control.stopping import Stop
 from celery_pgbg.execution.runner import Runner
-from celery_pgbg.execution.stopping import Stop
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ErrorReport, Raised, Returned
 from tests.effects import effects, held, running

@@ -12,7 +12,7 @@ import pytest
 
 from celery_pgbg import show_progress
 from celery_pgbg.database.capabilities import detect
-from celery_pgbg.execution import operations
+from celery_pgbg.execution.control import operations
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Lost, Returned
 from celery_pgbg.watch import Interruption

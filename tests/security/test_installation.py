@@ -11,7 +11,7 @@ from psycopg import conninfo, sql
 
 from celery_pgbg.database import schema
 from celery_pgbg.errors import ConfigurationError
-from celery_pgbg.execution import operations
+from celery_pgbg.execution.round_trip import round_trip
 from celery_pgbg.settings import read_settings
 from tests.security.conftest import superuser_rights
 
@@ -120,7 +120,7 @@ def test_a_superuser_does_not_use_what_another_role_has_installed(attacked: tupl
     with psycopg.connect(dsn, autocommit=True) as session, pytest.raises(ConfigurationError, match="no superuser"):
         schema.check_installed(session)
     with pytest.raises(ConfigurationError, match="no superuser"):
-        operations.round_trip(dsn, read_settings({"pgbg_dsn": dsn}))
+        round_trip(dsn, read_settings({"pgbg_dsn": dsn}))
     assert not rights_of(dsn, role)
 
 
@@ -134,7 +134,7 @@ def test_a_role_that_is_no_superuser_may_install_and_use_its_own(new_database: D
     with psycopg.connect(dsn, autocommit=True) as session:
         session.execute(sql.SQL("GRANT pgbackground_role TO {}").format(sql.Identifier(role)))
     as_owner = conninfo.make_conninfo(dsn, user=role)
-    assert operations.round_trip(as_owner, read_settings({"pgbg_dsn": as_owner})) > 0
+    assert round_trip(as_owner, read_settings({"pgbg_dsn": as_owner})) > 0
 
 
 def test_members_keep_their_rights_over_upgrades_and_get_no_more(

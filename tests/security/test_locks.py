@@ -14,9 +14,9 @@ from psycopg import sql
 from celery_pgbg.broker.station import close_stations
 from celery_pgbg.database import schema
 from celery_pgbg.database.results import ResultStore
-from celery_pgbg.execution.expiry import Expiry
+from celery_pgbg.execution.control.stopping import stop_attempt
+from celery_pgbg.execution.records.expiry import Expiry
 from celery_pgbg.execution.runner import Runner
-from celery_pgbg.execution.stopping import stop_attempt
 from celery_pgbg.outcomes import Cancelled, Raised, Returned
 from celery_pgbg.settings import read_settings
 from tests.fix_runner import in_background, order, run

@@ -14,10 +14,10 @@ from psycopg import errors, sql
 from celery_pgbg.database import schema
 from celery_pgbg.database.result_rows import Payload, Reference, ResultRow
 from celery_pgbg.database.results import ResultStore
-from celery_pgbg.execution import operations, walk_control
-from celery_pgbg.execution.launches import Placement
+from celery_pgbg.execution.control import operations, walk_control
+from celery_pgbg.execution.control.stopping import stop_attempt
+from celery_pgbg.execution.launching.launches import Placement
 from celery_pgbg.execution.runner import Runner
-from celery_pgbg.execution.stopping import stop_attempt
 from celery_pgbg.outcomes import Raised, Returned
 from celery_pgbg.settings import read_settings
 from tests.fix_runner import in_background, order, run

@@ -16,10 +16,11 @@ from psycopg import conninfo, sql
 from celery_pgbg.database import schema
 from celery_pgbg.database.result_rows import Payload, Reference, ResultRow
 from celery_pgbg.database.results import ResultStore
-from celery_pgbg.execution import operations
-from celery_pgbg.execution.expiry import delete_expired
+from celery_pgbg.execution.control import operations
+from celery_pgbg.execution.control.stopping import stop_attempt
+from celery_pgbg.execution.records.expiry import delete_expired
+from celery_pgbg.execution.round_trip import round_trip
 from celery_pgbg.execution.runner import Runner
-from celery_pgbg.execution.stopping import stop_attempt
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import Cancelled, Raised, Returned
 from celery_pgbg.settings import read_settings
@@ -139,7 +140,7 @@ def test_installing_and_looking_call_none(shadowed: str, called: Callable[[], li
     with psycopg.connect(shadowed, autocommit=True) as session:
         schema.check_installed(session)
         schema.install(session)
-    assert operations.round_trip(shadowed, read_settings({"pgbg_dsn": shadowed})) > 0
+    assert round_trip(shadowed, read_settings({"pgbg_dsn": shadowed})) > 0
     assert called() == []
 
 

@@ -14,7 +14,7 @@ import psutil
 import psycopg
 
 from celery_pgbg.database.results import close_stores
-from celery_pgbg.execution.expiry import delete_expired
+from celery_pgbg.execution.records.expiry import delete_expired
 from tests.fix_celery import Shop
 from tests.soak.load import Accidents, Load
 from tests.soak.samples import CONCURRENCY, Line, Sampler, judge

@@ -11,7 +11,7 @@ import pytest
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.deadlines import Deadlines
-from celery_pgbg.execution.watches import Watches
+from celery_pgbg.execution.waiting.watches import Watches
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import Cancelled, Raised, Returned
 from celery_pgbg.watch import Interruption, Watch

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from celery_pgbg.execution.in_transaction import InTransaction
-from celery_pgbg.execution.launches import Unfit
-from celery_pgbg.execution.means import Means
-from celery_pgbg.execution.reused_worker import ReusedWorker
-from celery_pgbg.execution.standalone import run_standalone
+from celery_pgbg.execution.launching.launches import Unfit
+from celery_pgbg.execution.strategies.in_transaction import InTransaction
+from celery_pgbg.execution.strategies.means import Means
+from celery_pgbg.execution.strategies.reused_worker import ReusedWorker
+from celery_pgbg.execution.strategies.standalone import Standalone
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Ending
 from celery_pgbg.watch import Watch
@@ -28,22 +28,6 @@ class Strategy(Protocol):
 
 class OwnWorker(InTransaction):
     """A background worker of its own for each order."""
-
-
-class Standalone:
-    """A background worker and a launching session of its own for a statement that stands alone."""
-
-    def __init__(self, means: Means) -> None:
-        self._means = means
-
-    def run(self, order: Order, watch: Watch) -> Ending:
-        """Launch, wait, stop on demand."""
-        means = self._means
-        means.standalone.append(watch)
-        try:
-            return run_standalone(order, watch, means.opener("standalone"), means.line, means.counts)
-        finally:
-            means.standalone.remove(watch)
 
 
 class Strategies:

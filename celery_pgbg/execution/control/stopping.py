@@ -14,7 +14,7 @@ import psycopg
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.attempts import as_parameters, attempts_as_arrays, forgive_launches, terminate
+from celery_pgbg.execution.records.attempts import as_parameters, attempts_as_arrays, forgive_launches, terminate
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import StopReason
 

@@ -1,24 +1,26 @@
-"""What is known of attempts, whichever session launched them."""
+"""A launching session that asks about attempts, and stops them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
-import psycopg
-from psycopg.rows import class_row
-
-from celery_pgbg.database.sessions import Session
-from celery_pgbg.database.values import StoredOutcome, own_context
+from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.expiry import Expiry
-from celery_pgbg.execution.launching_session import LaunchingSession
-from celery_pgbg.execution.progress import Progress, publish_progress, read_progress
-from celery_pgbg.execution.standalone_rows import StandaloneResult
+from celery_pgbg.execution.launching.launching_session import LaunchingSession
+from celery_pgbg.execution.records.attempts import (
+    as_parameters,
+    attempts_as_arrays,
+    forgive_launches,
+    read_outcomes,
+    settle_lost,
+    terminate,
+)
+from celery_pgbg.execution.records.endings import as_outcome
+from celery_pgbg.execution.records.expiry import Expiry
+from celery_pgbg.execution.records.progress import Progress, publish_progress, read_progress
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Order
-from celery_pgbg.outcomes import UNSEEN, ErrorReport, Raised, Returned
+from celery_pgbg.outcomes import ErrorReport, Raised
 
 
 class AttemptSession(LaunchingSession):
@@ -106,84 +108,3 @@ class AttemptSession(LaunchingSession):
         """Delete the next batch of outcomes and records that are too old. Returns whether there may be more."""
         with self._exclusive() as session:
             return expiry.delete_batch(session)
-
-
-def settle_lost(session: Session, task_id: str | None = None) -> list[Attempt]:
-    """Give an outcome to statements that stood alone and whose worker and launching session are gone without one.
-
-    Args:
-        session: any, in autocommit mode.
-        task_id: only those of this task.
-
-    Returns:
-        Those that were settled.
-    """
-    parameters = {"task_id": task_id, "message": UNSEEN}
-    rows = session.execute(queries.query("settle_lost"), parameters).fetchall()
-    return [Attempt(found_id, number) for found_id, number, _ in rows]
-
-
-def as_parameters(attempt: Attempt) -> dict[str, Any]:
-    """An attempt as the two parameters that the queries take."""
-    return {"task_id": attempt.task_id, "attempt": attempt.number}
-
-
-def as_outcome(ending: Returned | Raised) -> dict[str, Any]:
-    """An end that a launching session has seen, its value a ``StandaloneResult``, as ``store_outcome.sql`` takes it."""
-    report = ending.report if isinstance(ending, Raised) else None
-    result = ending.value if isinstance(ending, Returned) else StandaloneResult()
-    return {
-        **result.as_parameters(),
-        "succeeded": report is None,
-        "sqlstate": report and report.sqlstate,
-        "message": report and report.message,
-        "error_fields": report and json.dumps(_without_statement(report.fields)),
-    }
-
-
-def _without_statement(fields: Mapping[str, str]) -> dict[str, str]:
-    """An error's fields without the statement and its values, which PL/pgSQL puts into the context."""
-    return {**fields, "context": own_context(fields["context"])} if "context" in fields else dict(fields)
-
-
-def terminate(session: Session, attempt: Attempt, although_finished: bool = False) -> bool:
-    """Stop the background worker that runs an attempt, on any session.
-
-    Args:
-        session: in autocommit mode.
-        attempt: whose.
-        although_finished: also where the attempt has an outcome: our own cancel.
-
-    Returns:
-        False if there was no such worker.
-    """
-    parameters = {**as_parameters(attempt), "although_finished": although_finished}
-    row = session.execute(queries.query("terminate_execution"), parameters).fetchone()
-    return bool(row and row[0])
-
-
-def forgive_launches(session: Session, attempt: Attempt) -> None:
-    """Do not count the launches so far, which we have ended ourselves, against ``pgbg_max_launches``."""
-    session.execute(queries.query("forgive_launches"), as_parameters(attempt))
-
-
-def attempts_as_arrays(attempts: list[Attempt]) -> dict[str, list[Any]]:
-    """Attempts as the two array parameters that the queries take."""
-    return {"task_ids": [a.task_id for a in attempts], "attempts": [a.number for a in attempts]}
-
-
-def read_outcomes(session: Session, attempts: list[Attempt]) -> list[StoredOutcome]:
-    """Read the outcomes of those attempts that have one, on any session.
-
-    One that cannot be read is a failure that says so, and does not keep the others from being read: with text that
-    the server cannot send, as databases of the encoding SQL_ASCII may have, or written by somebody else.
-    """
-    try:
-        with session.cursor(row_factory=class_row(StoredOutcome)) as cursor:
-            return cursor.execute(queries.query("read_outcomes"), attempts_as_arrays(attempts)).fetchall()
-    except psycopg.DataError as exc:
-        if len(attempts) > 1:
-            return [outcome for attempt in attempts for outcome in read_outcomes(session, [attempt])]
-        message = f"the statement has ended, but its outcome cannot be read: {exc}"
-        task_id, number = attempts[0].task_id, attempts[0].number
-        return [StoredOutcome(task_id, number, succeeded=False, sqlstate=exc.sqlstate, message=message)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from celery_pgbg.execution.launcher import Launcher
-from celery_pgbg.execution.progress import Progress
-from celery_pgbg.execution.watches import Entry
+from celery_pgbg.execution.launching.launcher import Launcher
+from celery_pgbg.execution.records.progress import Progress
+from celery_pgbg.execution.waiting.watches import Entry
 
 
 def sweep_progress(asked: Launcher, entries: list[Entry]) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +14,9 @@ from psycopg.rows import dict_row
 
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.attempts import terminate
-from celery_pgbg.execution.runner import Runner
-from celery_pgbg.execution.stopping import stop_attempt
+from celery_pgbg.execution.control.stopping import stop_attempt
+from celery_pgbg.execution.records.attempts import terminate
 from celery_pgbg.handles import Attempt
-from celery_pgbg.orders import Order
-from celery_pgbg.outcomes import Detached, Returned
-from celery_pgbg.settings import Settings
-from celery_pgbg.watch import Interruption, Watch
 
 #: A string as ``format('%L')`` writes it, perhaps cut off by ``track_activity_query_size``.
 _LITERAL = r" ?E?'(?:[^']|'')*'?"
@@ -38,9 +30,6 @@ _CALL = re.compile(
 #: The call of a batched task, and in it the texts between which the range of each batch goes.
 _WALK = "CALL celery_pgbg.walk_v1("
 _WALK_TEXT = re.compile(r'"text": "((?:[^"\\]|\\.)*)"?')
-
-#: How long the doctor waits for ``SELECT 1``, in seconds.
-_ROUND_TRIP_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -159,35 +148,6 @@ def _acting_as(session: Session, owner_name: str | None) -> Iterator[None]:
         yield
     finally:
         session.execute("RESET ROLE")
-
-
-def round_trip(dsn: str, settings: Settings) -> float:
-    """Run ``SELECT 1`` as a task would.
-
-    Returns:
-        Seconds from launch to outcome.
-
-    Raises:
-        RuntimeError: it did not end in time, or otherwise than with its value.
-    """
-    runner = Runner(dsn, settings, "doctor")
-    attempt = Attempt(f"doctor-{uuid.uuid4()}")
-    order = Order(attempt, "pgbg.doctor", "doctor", "SELECT 1", {}, "value", notify=settings.notify)
-    watch = Watch(attempt)
-    alarm = threading.Timer(_ROUND_TRIP_SECONDS, watch.interrupt, (Interruption.DETACH,))
-    alarm.start()
-    try:
-        begin = time.monotonic()
-        ending = runner.run(order, watch)
-        seconds = time.monotonic() - begin
-    finally:
-        alarm.cancel()
-        runner.close()
-    if ending == Detached():
-        raise RuntimeError(f"SELECT 1 in a background worker took more than {_ROUND_TRIP_SECONDS:g} s: no free slot?")
-    if ending != Returned(1):
-        raise RuntimeError(f"SELECT 1 in a background worker ended with {ending}")
-    return seconds
 
 
 def _rows(session: Session, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:

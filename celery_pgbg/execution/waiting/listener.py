@@ -10,8 +10,8 @@ import psycopg
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.sessions import Session, stay_idle
 from celery_pgbg.errors import PgbgError
-from celery_pgbg.execution.attempts import read_outcomes
-from celery_pgbg.execution.watches import Watches
+from celery_pgbg.execution.records.attempts import read_outcomes
+from celery_pgbg.execution.waiting.watches import Watches
 from celery_pgbg.handles import Attempt
 from celery_pgbg.lasting import LastingThread
 

@@ -8,7 +8,7 @@ from psycopg.rows import class_row
 
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.attempts import attempts_as_arrays
+from celery_pgbg.execution.records.attempts import attempts_as_arrays
 from celery_pgbg.handles import Attempt
 
 

@@ -6,9 +6,9 @@ import json
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from celery_pgbg.execution.records.endings import StandaloneResult
 from celery_pgbg.outcomes import ErrorReport, Raised, Returned, Returns
 
 #: A command tag that ends in a number of rows, such as ``UPDATE 5``.
@@ -28,22 +28,6 @@ class Columns:
     names: Sequence[str]
     types: Sequence[str]
     oids: Sequence[int]
-
-
-@dataclass(frozen=True)
-class StandaloneResult:
-    """What is stored of a statement that has succeeded; fields as in ``celery_pgbg.outcome``."""
-
-    returns: Returns = "command"
-    command_tag: str | None = None
-    row_count: int | None = None
-    column_names: str | None = None
-    column_types: bytes | None = None
-    row_texts: list[str] | None = None
-
-    def as_parameters(self) -> dict[str, Any]:
-        """As ``store_outcome.sql`` takes it."""
-        return asdict(self)
 
 
 def no_rows(returns: Returns) -> ErrorReport:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from celery_pgbg.database.values import StoredOutcome
-from celery_pgbg.execution.launcher import Launcher
+from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.outcomes import ErrorReport, Raised
 from celery_pgbg.watch import Watch

@@ -14,12 +14,21 @@ from celery_pgbg.database import queries as database_queries
 from celery_pgbg.database.preparation import Prepared, prepare
 from celery_pgbg.database.sessions import Session, is_dead
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.attempts import attempts_as_arrays, terminate
-from celery_pgbg.execution.handle_session import DETACH_BATCH, HandleSession
-from celery_pgbg.execution.launches import Launch, Launched, Placement, Sight, Unfit, fetch, fetch_all, order_parameters
-from celery_pgbg.execution.reusable import ReusableWorkers
-from celery_pgbg.execution.stopping import store_cancel
-from celery_pgbg.execution.walks import walk_as_json
+from celery_pgbg.execution.control.stopping import store_cancel
+from celery_pgbg.execution.launching.handle_session import DETACH_BATCH, HandleSession
+from celery_pgbg.execution.launching.launches import (
+    Launch,
+    Launched,
+    Placement,
+    Sight,
+    Unfit,
+    fetch,
+    fetch_all,
+    order_parameters,
+)
+from celery_pgbg.execution.launching.reusable import ReusableWorkers
+from celery_pgbg.execution.launching.walks import walk_as_json
+from celery_pgbg.execution.records.attempts import attempts_as_arrays, terminate
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Identity, Order
 

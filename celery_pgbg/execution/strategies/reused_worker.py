@@ -10,10 +10,10 @@ import psycopg
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.values import from_exception
 from celery_pgbg.errors import PgbgError
-from celery_pgbg.execution.in_transaction import InTransaction
-from celery_pgbg.execution.means import Means
-from celery_pgbg.execution.reuse import PASSING, Placer, Placing
-from celery_pgbg.execution.watches import Entry
+from celery_pgbg.execution.strategies.in_transaction import InTransaction
+from celery_pgbg.execution.strategies.means import Means
+from celery_pgbg.execution.strategies.reuse import PASSING, Placer, Placing
+from celery_pgbg.execution.waiting.watches import Entry
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Detached, Ending, Raised
 from celery_pgbg.watch import Interruption

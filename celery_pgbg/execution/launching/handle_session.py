@@ -15,7 +15,8 @@ from psycopg.rows import dict_row
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.values import from_exception, is_of_worker
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.attempts import AttemptSession, as_parameters
+from celery_pgbg.execution.launching.attempt_session import AttemptSession
+from celery_pgbg.execution.records.attempts import as_parameters
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.outcomes import ErrorReport
 

@@ -14,11 +14,11 @@ import psycopg
 from psycopg import errors
 
 from celery_pgbg.errors import SessionLost
-from celery_pgbg.execution.in_transaction import ENDED_EARLIER, SETTLING
-from celery_pgbg.execution.launcher import Launcher
-from celery_pgbg.execution.launches import Placement, Sight
-from celery_pgbg.execution.means import Means
-from celery_pgbg.execution.watches import Entry
+from celery_pgbg.execution.launching.launcher import Launcher
+from celery_pgbg.execution.launching.launches import Placement, Sight
+from celery_pgbg.execution.strategies.in_transaction import ENDED_EARLIER, SETTLING
+from celery_pgbg.execution.strategies.means import Means
+from celery_pgbg.execution.waiting.watches import Entry
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Lost

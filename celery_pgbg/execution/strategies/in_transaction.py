@@ -11,12 +11,12 @@ from psycopg import errors
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.values import from_exception
 from celery_pgbg.errors import PgbgError, SessionLost
-from celery_pgbg.execution.launcher import Launcher
-from celery_pgbg.execution.launches import Launch
-from celery_pgbg.execution.means import Means
-from celery_pgbg.execution.stopping import end_holder_soon
-from celery_pgbg.execution.sweeper import conclude
-from celery_pgbg.execution.watches import Entry, deliver
+from celery_pgbg.execution.control.stopping import end_holder_soon
+from celery_pgbg.execution.launching.launcher import Launcher
+from celery_pgbg.execution.launching.launches import Launch
+from celery_pgbg.execution.strategies.means import Means
+from celery_pgbg.execution.waiting.sweeper import conclude
+from celery_pgbg.execution.waiting.watches import Entry, deliver
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised
 from celery_pgbg.watch import Interruption, Watch

@@ -13,8 +13,9 @@ from psycopg import sql
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.values import from_exception, is_of_worker
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.standalone_records import StandaloneRecords
-from celery_pgbg.execution.standalone_rows import Columns, StandaloneResult, counted, with_rows
+from celery_pgbg.execution.alone.record import StandaloneRecords
+from celery_pgbg.execution.alone.rows import Columns, counted, with_rows
+from celery_pgbg.execution.records.endings import StandaloneResult
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Lost, Raised, Returned

@@ -12,10 +12,11 @@ from psycopg import sql
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.attempts import as_outcome, as_parameters, read_outcomes
-from celery_pgbg.execution.handle_session import HandleSession
-from celery_pgbg.execution.progress import publish_progress, read_progress
-from celery_pgbg.execution.stopping import stop_attempt, store_cancel
+from celery_pgbg.execution.control.stopping import stop_attempt, store_cancel
+from celery_pgbg.execution.launching.handle_session import HandleSession
+from celery_pgbg.execution.records.attempts import as_parameters, read_outcomes
+from celery_pgbg.execution.records.endings import as_outcome
+from celery_pgbg.execution.records.progress import publish_progress, read_progress
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Raised, Returned

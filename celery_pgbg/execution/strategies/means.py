@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from celery_pgbg.database.sessions import Session
-from celery_pgbg.execution.counts import Counts
-from celery_pgbg.execution.launcher import Launcher
-from celery_pgbg.execution.slots import SlotLine
-from celery_pgbg.execution.watches import Watches
+from celery_pgbg.execution.launching.launcher import Launcher
+from celery_pgbg.execution.strategies.counts import Counts
+from celery_pgbg.execution.waiting.slots import SlotLine
+from celery_pgbg.execution.waiting.watches import Watches
 from celery_pgbg.settings import Settings
 from celery_pgbg.watch import Watch
 

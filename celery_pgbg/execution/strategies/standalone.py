@@ -18,10 +18,11 @@ from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.values import StoredOutcome, from_exception
 from celery_pgbg.errors import SessionLost
-from celery_pgbg.execution.counts import Counts
-from celery_pgbg.execution.slots import SlotLine
-from celery_pgbg.execution.standalone_launcher import StandaloneLauncher
-from celery_pgbg.execution.standalone_results import UNKNOWN
+from celery_pgbg.execution.alone.launcher import StandaloneLauncher
+from celery_pgbg.execution.alone.results import UNKNOWN
+from celery_pgbg.execution.strategies.counts import Counts
+from celery_pgbg.execution.strategies.means import Means
+from celery_pgbg.execution.waiting.slots import SlotLine
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned
@@ -46,9 +47,23 @@ _TOLD_TOO_MUCH = ErrorReport(
 )
 
 
-def run_standalone(
-    order: Order, watch: Watch, open_session: Callable[[], Session], line: SlotLine, counts: Counts
-) -> Ending:
+class Standalone:
+    """A background worker and a launching session of its own for a statement that stands alone."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    def run(self, order: Order, watch: Watch) -> Ending:
+        """Launch, wait, stop on demand."""
+        means = self._means
+        means.standalone.append(watch)
+        try:
+            return _run(order, watch, means.opener("standalone"), means.line, means.counts)
+        finally:
+            means.standalone.remove(watch)
+
+
+def _run(order: Order, watch: Watch, open_session: Callable[[], Session], line: SlotLine, counts: Counts) -> Ending:
     """Run a statement that stands alone to its end, in the calling thread.
 
     Raises:

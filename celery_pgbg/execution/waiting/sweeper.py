@@ -11,11 +11,11 @@ import psycopg
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.errors import PgbgError, SessionLost
-from celery_pgbg.execution.expiry import Expiry
-from celery_pgbg.execution.launcher import Launcher
-from celery_pgbg.execution.progress_sweep import sweep_progress
-from celery_pgbg.execution.walks import is_passing
-from celery_pgbg.execution.watches import Entry, Watches, deliver
+from celery_pgbg.execution.launching.launcher import Launcher
+from celery_pgbg.execution.launching.walks import is_passing
+from celery_pgbg.execution.records.expiry import Expiry
+from celery_pgbg.execution.waiting.progress_sweep import sweep_progress
+from celery_pgbg.execution.waiting.watches import Entry, Watches, deliver
 from celery_pgbg.handles import Handle
 from celery_pgbg.lasting import LastingThread
 from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Ending, ErrorReport, Lost, Raised

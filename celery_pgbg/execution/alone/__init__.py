@@ -1,0 +1,1 @@
+"""The launching session of a statement that stands alone: its launch, its record, its end."""

@@ -1,0 +1,1 @@
+"""Sessions that launch background workers, and the handles that they have."""

@@ -1,0 +1,1 @@
+"""The ways in which an order gets its background worker, and the choice of one."""
