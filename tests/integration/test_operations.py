@@ -66,6 +66,7 @@ def shown(database: Any, task_id: str) -> dict[str, Any]:
     [
         ("SELECT 'it''s', pg_sleep(60)", True, "SELECT 'it''s', pg_sleep(60)"),
         ("SELECT 1; SELECT pg_sleep(60), 'x'", True, "SELECT 1; SELECT pg_sleep(60), 'x'"),
+        (r"SELECT E'\d', pg_sleep(60)", True, r"SELECT E'\d', pg_sleep(60)"),
         ("DO $$ BEGIN PERFORM pg_sleep(60); END $$", False, "DO $$ BEGIN PERFORM pg_sleep(60); END $$"),
         (f"SELECT pg_sleep(60), {'1 + ' * 1000} 1", True, "SELECT pg_sleep(60), 1 + 1 +"),
     ],

@@ -11,12 +11,12 @@ import psycopg
 from psycopg import errors, generators, pq, sql
 
 from celery_pgbg.database.preparation import prepare
+from celery_pgbg.database.roles import take_role
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.values import to_exception
 from celery_pgbg.errors import ConfigurationError
 from celery_pgbg.execution import queries
 from celery_pgbg.execution.alone.invalid_indexes import IndexBuild, drop_invalid_indexes, find_build, invalid_indexes
-from celery_pgbg.execution.alone.record import take_role
 from celery_pgbg.execution.alone.results import StandaloneResults
 from celery_pgbg.execution.alone.rows import Columns, no_rows, unreadable
 from celery_pgbg.handles import Handle

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from psycopg import sql
-
+from celery_pgbg.database.roles import leave_role, take_role
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.execution import queries
@@ -61,7 +60,7 @@ class StandaloneRecords(HandleSession):
         """Take the record back: the launch did not happen."""
         with self._exclusive() as session:
             # Not to be taken again: it may be a role that cannot be taken.
-            session.execute("RESET ROLE")
+            leave_role(session)
             session.execute(queries.query("delete_execution"), self._attempt)
 
     def put_on_record(self, handle: Handle) -> None:
@@ -135,9 +134,10 @@ class StandaloneRecords(HandleSession):
         with self._exclusive() as session:
             role = self._order.role
             if role is not None:
-                session.execute("RESET ROLE")
+                leave_role(session)
             yield session
             if role is not None:
+                # The handle of its background worker belongs to it.
                 take_role(session, role)
 
     def _set_locally(self, session: Session, more: Mapping[str, str]) -> None:
@@ -145,8 +145,3 @@ class StandaloneRecords(HandleSession):
         settings = {name: value for name, value in self._order.settings.items() if name.lower() not in _LIMITS}
         settings |= {"application_name": self._order.application_name, **more}
         session.execute(queries.query("set_locally"), {"settings": json.dumps(settings)})
-
-
-def take_role(session: Session, role: str) -> None:
-    """Let the session act as the task's role, which the handle of its background worker belongs to."""
-    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg import sql
 from psycopg.rows import dict_row
 
+from celery_pgbg.database.roles import acting_as
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.execution import queries
+from celery_pgbg.execution.control.shown_calls import statement_in
 from celery_pgbg.execution.control.stopping import stop_attempt
 from celery_pgbg.execution.records.attempts import terminate
 from celery_pgbg.handles import Attempt
-
-#: A string as ``format('%L')`` writes it, perhaps cut off by ``track_activity_query_size``.
-_LITERAL = r" ?E?'(?:[^']|'')*'?"
-
-#: The call that a background worker shows as its query, around the statement.
-_CALL = re.compile(
-    rf"SELECT celery_pgbg\.run_v1\({_LITERAL}, \d+, {_LITERAL}, {_LITERAL}, -?\d+, {_LITERAL},"
-    rf" (?P<preamble>NULL|{_LITERAL})(?:, (?P<last>{_LITERAL}))?"
-)
-
-#: The call of a batched task, and in it the texts between which the range of each batch goes.
-_WALK = "CALL celery_pgbg.walk_v1("
-_WALK_TEXT = re.compile(r'"text": "((?:[^"\\]|\\.)*)"?')
 
 
 @dataclass(frozen=True)
@@ -66,7 +51,7 @@ def executions(
     parameters = {"ended_ms": round(ended_seconds * 1000), "ended_limit": limit, "before": before}
     rows = _rows(session, "operate_ps", parameters)
     running = sum(row["state"] in ("running", "starting", "waiting") for row in rows)
-    return [{**row, "statement": _statement_in(row["statement"] or "")} for row in rows[: running + limit]]
+    return [_with_statement(row) for row in rows[: running + limit]]
 
 
 def failures(session: Session, seconds: float, limit: int | None, task_name: str | None = None) -> list[dict[str, Any]]:
@@ -82,7 +67,7 @@ def failures(session: Session, seconds: float, limit: int | None, task_name: str
 def attempts_of(session: Session, task_id: str) -> list[dict[str, Any]]:
     """Show all that is known of each attempt of a task."""
     rows = _rows(session, "operate_show", {"task_id": task_id})
-    return [{**row, "statement": _statement_in(row["statement"] or "")} for row in rows]
+    return [_with_statement(row) for row in rows]
 
 
 def tasks_that_begin(session: Session, beginning: str) -> list[str]:
@@ -90,16 +75,10 @@ def tasks_that_begin(session: Session, beginning: str) -> list[str]:
     return [row["task_id"] for row in _rows(session, "operate_find", {"beginning": beginning})]
 
 
-def _statement_in(query: str) -> str:
-    """Take the task's own statement out of the call that runs it."""
-    if query.startswith(_WALK):
-        texts = _WALK_TEXT.findall(query)
-        return "{batch}".join(text.replace("''", "'").replace(r"\n", "\n").replace(r"\"", '"') for text in texts)
-    call = _CALL.match(query)
-    if call is None:
-        return query
-    literals = [part for part in call.group("preamble", "last") if part not in (None, "NULL")]
-    return " ".join(part.strip().removeprefix("E")[1:].removesuffix("'").replace("''", "'") for part in literals)
+def _with_statement(row: dict[str, Any]) -> dict[str, Any]:
+    """Name the task's own statement, from an order on record or from what its background worker shows."""
+    query = row.pop("query")
+    return {**row, "statement": row["statement"] or statement_in(query or "")}
 
 
 def task_statistics(session: Session, seconds: float) -> list[dict[str, Any]]:
@@ -131,23 +110,11 @@ def is_batched(session: Session, task_id: str) -> bool:
 
 
 def _stop(session: Session, task_id: str, attempt: int, atomic: bool, owner_name: str | None) -> bool:
-    with _acting_as(session, owner_name):
+    # With its rights only: what it has put on record may name a process of somebody else.
+    with acting_as(session, owner_name):
         if atomic:
             return stop_attempt(session, Attempt(task_id, attempt), "by hand") != "finished"
         return terminate(session, Attempt(task_id, attempt))
-
-
-@contextmanager
-def _acting_as(session: Session, owner_name: str | None) -> Iterator[None]:
-    """Act as another role, with its rights only: what it has put on record may name a process of somebody else."""
-    if owner_name is None:
-        yield
-        return
-    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner_name)))
-    try:
-        yield
-    finally:
-        session.execute("RESET ROLE")
 
 
 def _rows(session: Session, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:

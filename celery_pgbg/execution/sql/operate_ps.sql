@@ -73,7 +73,7 @@ SELECT
             AND walk.owner = execution.owner AND walk.is_paused
     ) AS is_paused,
     concat_ws(': ', activity.wait_event_type, activity.wait_event) AS waits_for,
-    coalesce(work.statement, bgworker.statement, activity.query) AS statement
+    coalesce(work.statement, bgworker.statement) AS statement, activity.query
 FROM chosen
 JOIN celery_pgbg.execution AS execution
     ON execution.task_id = chosen.task_id AND execution.attempt = chosen.attempt AND execution.owner = chosen.owner

@@ -20,7 +20,7 @@ SELECT
     outcome.started_at, outcome.finished_at, outcome.returns, outcome.row_count, outcome.command_tag,
     outcome.sqlstate, outcome.message, outcome.error_fields,
     concat_ws(': ', activity.wait_event_type, activity.wait_event) AS waits_for,
-    coalesce(work.statement, bgworker.statement, activity.query) AS statement
+    coalesce(work.statement, bgworker.statement) AS statement, activity.query
 FROM (SELECT * FROM celery_pgbg.execution WHERE execution.task_id = %(task_id)s::text) AS execution
 FULL JOIN (SELECT * FROM celery_pgbg.outcome WHERE outcome.task_id = %(task_id)s::text) AS outcome
     ON outcome.task_id = execution.task_id AND outcome.attempt = execution.attempt AND outcome.owner = execution.owner
