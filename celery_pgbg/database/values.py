@@ -27,11 +27,13 @@ _ESCAPED = re.compile(rb'(["\\])(.)', re.DOTALL)
 #: Characters of one field of an error; ``clipped.sql`` has the same.
 _LONGEST_FIELD = 10_000
 
+#: The last line of the context of an error that pg_background passes on, in no language but this.
+_PASSED_ON = re.compile(r"^background worker, pid \d+$", re.MULTILINE)
+
 #: Where the context of an error leaves the task's own SQL: our function, in any language of the server's messages,
 #: or what pg_background adds to an error that it passes on.
 _BELOW_THE_TASK = re.compile(
-    r"^.* celery_pgbg\.(?:execute_statement|run_v1|walk_batch|call_procedure)\(text[,)].*$"
-    r"|^background worker, pid \d+$",
+    rf"^.* celery_pgbg\.(?:execute_statement|run_v1|walk_batch|call_procedure)\(text[,)].*$|{_PASSED_ON.pattern}",
     re.MULTILINE,
 )
 
@@ -198,6 +200,14 @@ def _excerpt(error: psycopg.Error) -> str | None:
 def is_of_worker(error: psycopg.Error) -> bool:
     """Check whether an error is the background worker's own, and not one about its handle."""
     return "background worker" in (error.diag.context or "")
+
+
+def had_begun(report: ErrorReport) -> bool:
+    """Whether a background worker was inside the call that it was launched for: the context has a line of that.
+
+    Which lines these are does not matter: they are translated, and a long context is clipped.
+    """
+    return bool(_PASSED_ON.split(report.fields.get("context", ""))[0].strip())
 
 
 def own_context(context: str) -> str:

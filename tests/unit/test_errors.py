@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 
 from celery_pgbg import errors
-from celery_pgbg.database.values import to_exception
+from celery_pgbg.database.values import had_begun, to_exception
 from celery_pgbg.outcomes import ErrorReport
 
 OURS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PgbgError)]
@@ -68,3 +68,28 @@ def test_a_code_of_the_users_own_keeps_its_sqlstate() -> None:
     error = to_exception(ErrorReport("MY001", "mine"))
     assert isinstance(error, psycopg.DatabaseError)
     assert error.sqlstate == "MY001"
+
+
+_OURS = 'SQL statement "SELECT pg_sleep(60)"\nPL/pgSQL function celery_pgbg.run_v1(text,integer) line 50 at OPEN'
+_PASSED_ON = "background worker, pid 4711"
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        # 1.6 and 1.8: read from the handle, with pg_background's own line; 2.0: error_info, without it
+        ("", False),
+        (_PASSED_ON, False),
+        (_OURS, True),
+        (f"{_OURS}\n{_PASSED_ON}", True),
+        # in another language, and clipped before any name of a function
+        (f"SQL-Anweisung »SELECT pg_sleep(60)«\n{_PASSED_ON}", True),
+        ('SQL statement "SELECT ' + "x" * 300, True),
+    ],
+)
+def test_whether_a_background_worker_had_begun_is_known_by_any_line_of_its_call(context: str, expected: bool) -> None:
+    assert had_begun(ErrorReport("57P01", "terminating", {"context": context})) is expected
+
+
+def test_without_a_context_it_had_not_begun() -> None:
+    assert not had_begun(ErrorReport("57P01", "terminating"))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import psycopg
 
 from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.notifications import OUTCOME_CHANNEL
 from celery_pgbg.database.sessions import Session, stay_idle
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.execution.records.attempts import read_outcomes
@@ -16,9 +17,6 @@ from celery_pgbg.handles import Attempt
 from celery_pgbg.lasting import LastingThread
 
 logger = logging.getLogger(__name__)
-
-#: The channel that ``run_v1`` notifies; the payload is the attempt's number, a space, the task id.
-CHANNEL = "celery_pgbg_outcome"
 
 #: How long a stop may have to wait for the thread to look up.
 _LOOK_UP_SECONDS = 0.25
@@ -63,7 +61,7 @@ class Listener(LastingThread):
         stay_idle(session)
         # A role may have it off, which would refuse us our own tables.
         session.execute("SET row_security = on")
-        session.execute(f"LISTEN {CHANNEL}")
+        session.execute(f"LISTEN {OUTCOME_CHANNEL}")
         self.backend_pid = session.info.backend_pid
         backoff.reset()
         self._watches.deliver(read_outcomes(session, self._watches.attempts()))

@@ -9,7 +9,7 @@ import time
 import psycopg
 
 from celery_pgbg.database.backoff import Backoff
-from celery_pgbg.database.values import StoredOutcome
+from celery_pgbg.database.values import StoredOutcome, had_begun
 from celery_pgbg.errors import PgbgError, SessionLost
 from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.launching.walks import is_passing
@@ -18,7 +18,7 @@ from celery_pgbg.execution.waiting.progress_sweep import sweep_progress
 from celery_pgbg.execution.waiting.watches import Entry, Watches, deliver
 from celery_pgbg.handles import Handle
 from celery_pgbg.lasting import LastingThread
-from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Ending, ErrorReport, Lost, Raised
+from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Ending, Lost, Raised
 from celery_pgbg.settings import Settings
 from celery_pgbg.watch import Interruption
 
@@ -209,15 +209,6 @@ def _from_error(owner: Launcher, handle: Handle) -> Ending:
     report = owner.error_of(handle)
     if report is None:
         return Lost("its background worker ended without an outcome or an error")
-    if report.sqlstate in ENDED and not _had_begun(report):
+    if report.sqlstate in ENDED and not had_begun(report):
         return Lost(f"its background worker was ended from outside: {report.message}")
     return Raised(report)
-
-
-def _had_begun(report: ErrorReport) -> bool:
-    """Whether our function had begun that runs the statement: the error's context has more than pg_background's line.
-
-    Names of functions may be missing there: a long context is clipped.
-    """
-    ours, _, _ = report.fields.get("context", "").partition("background worker, pid ")
-    return bool(ours.strip())
