@@ -8,7 +8,6 @@ import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
 
 import psycopg
 from psycopg import errors
@@ -18,6 +17,7 @@ from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.launching.launches import Placement, Sight
 from celery_pgbg.execution.strategies.in_transaction import ENDED_EARLIER, SETTLING
 from celery_pgbg.execution.strategies.means import Means
+from celery_pgbg.execution.strategies.placing import GATHERING, Placing
 from celery_pgbg.execution.waiting.watches import Entry
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
@@ -38,17 +38,11 @@ _BETWEEN_LOOKS, _BETWEEN_LOOKS_AT_MANY = 0.01, 0.08
 #: How long one look may take before another thread looks, in seconds.
 _LONGEST_LOOK = 1.0
 
-#: How long to gather orders for one call where background workers have enough to do, in seconds.
-_GATHERING = 0.03
-
 #: Orders in one call.
 _BATCH = 100
 
 #: How long one call may take before another thread makes one for those that came since, in seconds.
 _LONG_CALL = 0.02
-
-#: While another thread sends: how long to wait for the result, in seconds. One is woken only for what it must know.
-_PATIENCE = 0.05
 
 #: Background workers that have taken nothing for so long, in milliseconds, are all at work for longer.
 _STANDSTILL_MS = 60
@@ -61,52 +55,6 @@ PASSING = (SessionLost, errors.SerializationFailure, errors.DeadlockDetected)
 
 #: So many looks on end must say that an order is nowhere, or has an outcome of which no notice came.
 _LOOKS_TO_BELIEVE = 2
-
-
-@dataclass(eq=False)
-class Placing:
-    """An order on its way to a background worker that takes it.
-
-    Attributes:
-        order: what to run.
-        entry: the wait for it.
-        pool: name of those background workers that may take it.
-        state: ``queued``; ``sent``, a thread is at it; ``failed``, see ``error``;
-            ``placed``; ``known``, it is known which background worker runs it.
-        error: what came of sending it, for the waiting thread.
-        wants_worker: no background worker takes it, and the server has no slot for another.
-        next_look: when to look after it, of the monotonic clock.
-        gathers: its thread sends what has gathered, after a while.
-    """
-
-    order: Order
-    entry: Entry
-    pool: str
-    state: Literal["queued", "sent", "failed", "placed", "known"] = "queued"
-    error: Exception | None = None
-    wants_worker: bool = False
-    next_look: float = 0.0
-    pause: float = 0.0
-    placed_at: float = 0.0
-    strange_looks: int = 0
-    queued_at: float = 0.0
-    gathers: bool = False
-
-    def wait_seconds(self) -> float | None:
-        """How long the waiting thread may sleep; None until it is woken."""
-        match self.state:
-            case "known":
-                return None
-            case "placed":
-                return 0.0 if self.wants_worker else max(0.0, self.next_look - time.monotonic())
-            case "queued" if self.gathers:
-                return _GATHERING
-            case _:
-                return _PATIENCE
-
-    def wake(self) -> None:
-        """Let the waiting thread look."""
-        self.entry.watch.nudge()
 
 
 @dataclass
@@ -199,7 +147,7 @@ class Placer:
 
     def _gathers(self, now: float) -> bool:
         """Whether to wait for more: background workers have enough to do. The lock is held."""
-        is_fresh = now - self._queue[0].queued_at < _GATHERING
+        is_fresh = now - self._queue[0].queued_at < GATHERING
         return is_fresh and len(self._placed) >= _MANY and 2 * len(self._queue) < len(self._placed)
 
     def _end(self, batch: list[Placing]) -> None:

@@ -12,7 +12,8 @@ from celery_pgbg.database.values import from_exception
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.execution.strategies.in_transaction import InTransaction
 from celery_pgbg.execution.strategies.means import Means
-from celery_pgbg.execution.strategies.reuse import PASSING, Placer, Placing
+from celery_pgbg.execution.strategies.placing import Placing
+from celery_pgbg.execution.strategies.reuse import PASSING, Placer
 from celery_pgbg.execution.waiting.watches import Entry
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Detached, Ending, Raised
