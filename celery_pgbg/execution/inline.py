@@ -15,6 +15,7 @@ from celery_pgbg.database.preparation import Prepared, prepare
 from celery_pgbg.database.values import StoredOutcome, from_exception
 from celery_pgbg.errors import CannotRunInline, SchemaMissing
 from celery_pgbg.execution import queries
+from celery_pgbg.execution.launching.launches import order_parameters
 from celery_pgbg.execution.launching.walks import walk_as_json
 from celery_pgbg.execution.records.attempts import read_outcomes
 from celery_pgbg.execution.waiting.watches import deliver
@@ -85,15 +86,9 @@ class InlineRunner:
         ours = {"application_name": order.application_name, "celery_pgbg.task": json.dumps(task)}
         before = self._set_locally({**ours, **prepared.settings})
         parameters = {
-            "task_id": order.attempt.task_id,
-            "attempt": order.attempt.number,
+            **order_parameters(order, prepared, message_id=None),
             "walk": walk_as_json(order, order.walk, prepared) if order.walk else None,
-            "preamble": prepared.preamble,
-            "statement": prepared.statement,
             "is_plain_query": prepared.is_plain_query,
-            "returns": order.returns,
-            "role": order.role,
-            "max_result_bytes": order.max_result_bytes,
         }
         self._run("walk_inline" if order.walk else "run_inline", parameters)
         [outcome] = read_outcomes(self._session, [order.attempt])
