@@ -14,8 +14,9 @@ from celery_pgbg.orders import MessageRow
 #: from the message.
 FIELD = "pgbg_message"
 
-#: What a request has where something is to be sent or counted after the success. For a group others may wait.
-_FOLLOWERS = ("callbacks", "chain", "chord", "group")
+#: What a request has where something is to be sent or counted after the success. A member of a mere group has nothing:
+#: Celery counts those of chords only.
+_FOLLOWERS = ("callbacks", "chain", "chord")
 
 
 def message_that_ends(task: Any) -> MessageRow | None:
