@@ -13,12 +13,13 @@ from psycopg import errors
 from psycopg.rows import RowMaker, class_row
 
 from celery_pgbg.database import queries, schema
+from celery_pgbg.database.arrays import as_array
 from celery_pgbg.database.callers import callers_transaction
 from celery_pgbg.database.notifications import Notifications
 from celery_pgbg.database.poolers import through_pooler
 from celery_pgbg.database.result_rows import Payload, Reference, ResultRow, StoredPart, StoredResult
 from celery_pgbg.database.session_set import SessionSet
-from celery_pgbg.database.sessions import Session, connect
+from celery_pgbg.database.sessions import Session, connect, plan_once
 from celery_pgbg.errors import SchemaMissing
 from celery_pgbg.texts import original, storable
 
@@ -86,7 +87,9 @@ class ResultStore:
 
     def read(self, task_ids: Iterable[str]) -> list[StoredResult]:
         """Read what is known of each of these tasks: one row for each, also where that is nothing."""
-        return self._fetch("result_read", {"task_ids": [storable(task_id) for task_id in task_ids]}, StoredResult)
+        return self._fetch(
+            "result_read", {"task_ids": as_array(storable(task_id) for task_id in task_ids)}, StoredResult
+        )
 
     def is_running(self, task_id: str) -> bool:
         """Check whether a statement of the task runs in this database."""
@@ -174,6 +177,7 @@ class ResultStore:
         # A pooler in transaction mode has no place for prepared statements. Without one they halve the server's work.
         if not through_pooler(session):
             session.prepare_threshold = _PREPARE_AFTER
+            plan_once(session)
         return session
 
     def _execute(self, name: str, parameters: dict[str, Any]) -> None:
@@ -207,7 +211,7 @@ class ResultStore:
 
 
 def _storable(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {name: storable(value) if isinstance(value, str) else value for name, value in parameters.items()}
+    return {name: storable(value) if type(value) is str else value for name, value in parameters.items()}
 
 
 def _with_texts(kind: type[T]) -> Callable[[Any], RowMaker[T]]:

@@ -157,6 +157,11 @@ def stay_idle(session: Session) -> None:
         logger.info("idle_session_timeout is %s: sessions that listen or launch turn it off for themselves", row[0])
 
 
+def plan_once(session: Session) -> None:
+    """Let the server plan each prepared statement once, for any values. Never for a session that launches."""
+    session.execute(queries.query("plan_once"))
+
+
 def read_dsn(dsn: str) -> dict[str, Any]:
     """Take a DSN apart, without connecting.
 

@@ -11,6 +11,10 @@ RETURNS TABLE (
     taken_ms_ago integer
 )
 LANGUAGE plpgsql
+-- as plan_once.sql says, for this call only
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE

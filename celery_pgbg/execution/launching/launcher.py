@@ -11,6 +11,7 @@ import psycopg
 from psycopg import errors
 
 from celery_pgbg.database import queries as database_queries
+from celery_pgbg.database.arrays import as_array
 from celery_pgbg.database.preparation import Prepared, prepare
 from celery_pgbg.database.sessions import Session, is_dead
 from celery_pgbg.execution import queries
@@ -164,7 +165,7 @@ class Launcher(HandleSession):
             return [placement for row in rows for placement in self._place(session, [row])]
 
     def _place_together(self, session: Session, rows: list[dict[str, Any]]) -> list[Placement]:
-        parameters = {name: [row[name] for row in rows] for name in rows[0]}
+        parameters = {name: as_array([row[name] for row in rows]) for name in rows[0]}
         try:
             return fetch_all(session, Placement, "place_work", parameters)
         except (errors.UndefinedFunction, errors.InvalidSchemaName):
@@ -176,7 +177,7 @@ class Launcher(HandleSession):
         """Read what has become of placed orders, each with its pool; records which background worker has each."""
         with self._exclusive() as session:
             attempts = attempts_as_arrays([attempt for _, attempt in placed])
-            parameters = {**attempts, "pools": [pool for pool, _ in placed]}
+            parameters = {**attempts, "pools": as_array(pool for pool, _ in placed)}
             return fetch_all(session, Sight, "look_at_work", parameters)
 
     def launch_reusable(self, pool: str) -> Handle | None:

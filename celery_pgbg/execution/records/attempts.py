@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from celery_pgbg.database.arrays import ArrayText, as_array
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.execution import queries
@@ -55,9 +56,9 @@ def forgive_launches(session: Session, attempt: Attempt) -> None:
     session.execute(queries.query("forgive_launches"), as_parameters(attempt))
 
 
-def attempts_as_arrays(attempts: list[Attempt]) -> dict[str, list[Any]]:
+def attempts_as_arrays(attempts: list[Attempt]) -> dict[str, ArrayText]:
     """Attempts as the two array parameters that the queries take."""
-    return {"task_ids": [a.task_id for a in attempts], "attempts": [a.number for a in attempts]}
+    return {"task_ids": as_array(a.task_id for a in attempts), "attempts": as_array(a.number for a in attempts)}
 
 
 def read_outcomes(session: Session, attempts: list[Attempt]) -> list[StoredOutcome]:

@@ -9,7 +9,7 @@ import psycopg
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.notifications import OUTCOME_CHANNEL
-from celery_pgbg.database.sessions import Session, stay_idle
+from celery_pgbg.database.sessions import Session, plan_once, stay_idle
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.execution.records.attempts import read_outcomes
 from celery_pgbg.execution.waiting.watches import Watches
@@ -59,6 +59,7 @@ class Listener(LastingThread):
 
     def _listen(self, session: Session, backoff: Backoff) -> None:
         stay_idle(session)
+        plan_once(session)
         # A role may have it off, which would refuse us our own tables.
         session.execute("SET row_security = on")
         session.execute(f"LISTEN {OUTCOME_CHANNEL}")
