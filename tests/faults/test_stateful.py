@@ -281,6 +281,9 @@ def _fate(ending: Any) -> str:
     match ending:
         case Returned(1):
             return "succeeded"
+        case Raised(report) if report.stopped == "revoked":
+            # The outcome that another delivery's revoke has left.
+            return "revoked"
         case Raised(report):
             assert report.sqlstate == psycopg.errors.DivisionByZero.sqlstate
             return "failed"
