@@ -37,8 +37,9 @@ class Settings:
     #: Further databases by alias, for tasks with ``database="alias"``. Default: none.
     databases: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    #: Launching sessions for each Celery worker and database, 1 - 64. Default: 2.
-    launchers: int = 2
+    #: Launching sessions for each Celery worker and database, 1 - 64. None: as many as statements in flight need, one
+    #: for a single statement, two for more, one for each 500 where there are more than 1000, at most 16. Default: None.
+    launchers: int | None = None
 
     #: Learn of outcomes by NOTIFY. False polls every ``pgbg_poll_interval`` instead. Default: True.
     notify: bool = True
@@ -224,7 +225,7 @@ def _one_of(*choices: str) -> Callable[[str, Any], str]:
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dsn": _optional(normalise_dsn),
     "databases": _databases,
-    "launchers": _number(int, 1, 64),
+    "launchers": _optional(_number(int, 1, 64)),
     "notify": _boolean,
     "store_sql": _boolean,
     "poll_interval": _number(float, 0.01, 60),

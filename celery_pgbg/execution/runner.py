@@ -17,10 +17,10 @@ from celery_pgbg.execution.control.stopping import Stop, breaks_off, despite_loc
 from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.launching.launching_session import SESSION_WORKER_LIMIT
 from celery_pgbg.execution.strategies.choice import Strategies
-from celery_pgbg.execution.strategies.means import Launchers, Means
+from celery_pgbg.execution.strategies.means import MOST_LAUNCHERS, Launchers, Means
 from celery_pgbg.execution.waiting.listener import Listener
 from celery_pgbg.execution.waiting.sweeper import Sweeper
-from celery_pgbg.execution.waiting.watches import deliver
+from celery_pgbg.execution.waiting.watches import Watches, deliver
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Ending, StopReason
@@ -50,10 +50,13 @@ class Runner:
         self._address = read_dsn(dsn)
         self._settings = settings
         self._nodename = nodename or f"{os.getpid()}@{socket.gethostname()}"
+        watches = Watches()
+        number = settings.launchers or MOST_LAUNCHERS
         self.launchers = Launchers(
-            Launcher(self._opener("launcher"), settings.max_launches) for _ in range(settings.launchers)
+            (Launcher(self._opener("launcher"), settings.max_launches) for _ in range(number)),
+            watches.__len__ if settings.launchers is None else None,
         )
-        means = Means(settings, self._opener, self.launchers, self._start)
+        means = Means(settings, self._opener, self.launchers, self._start, watches)
         self._strategies = Strategies(means)
         self.watches, self.line, self.counts, self._standalone = (
             means.watches,
@@ -95,7 +98,7 @@ class Runner:
         info = self._address
         return {
             "database": f"{info.get('host', '')}:{info.get('port', 5432)}/{info.get('dbname', '')}",
-            "launcher_pids": [launcher.backend_pid for launcher in self.launchers],
+            "launcher_pids": [pid for launcher in self.launchers if (pid := launcher.backend_pid)],
             "listener_pid": self._listener.backend_pid,
             "server_worker_limit": self.launchers[0].server_worker_limit,
             "session_worker_limit": SESSION_WORKER_LIMIT,

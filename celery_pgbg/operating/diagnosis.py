@@ -20,6 +20,7 @@ from celery_pgbg.execution.control import operations
 from celery_pgbg.execution.launching.launching_session import SESSION_WORKER_LIMIT
 from celery_pgbg.execution.records.attempts import settle_lost
 from celery_pgbg.execution.round_trip import round_trip
+from celery_pgbg.execution.strategies.means import MOST_LAUNCHERS
 from celery_pgbg.operating.broker_health import check_our_broker
 from celery_pgbg.operating.findings import Finding
 from celery_pgbg.outcomes import UNSEEN
@@ -241,7 +242,7 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
         yield Finding("error", "pooler", poolers.NEEDS_SESSIONS)
         return
     if poolers.through_pooler(session):
-        need = settings.launchers + 1
+        need = (settings.launchers or 2) + 1
         yield Finding("ok", "pooler", f"in session mode; each Celery worker keeps {need} of its sessions")
     available = schema.available_extension(session)
     if available is None:
@@ -307,13 +308,14 @@ def _check_slots(app: Any, session: Session, settings: Settings, capabilities: C
         yield Finding("warning", "slots", f"{said}; worker_concurrency {given}: tasks for which none is free wait")
     else:
         yield Finding("ok", "slots", said)
+    number = settings.launchers or f"1 to {MOST_LAUNCHERS}"
     if not capabilities.limits_sessions:
-        yield Finding("ok", "launchers", f"{settings.launchers} sessions in each Celery worker, without a limit")
+        yield Finding("ok", "launchers", f"{number} sessions in each Celery worker, without a limit")
         return
-    handles = settings.launchers * SESSION_WORKER_LIMIT
+    handles = (settings.launchers or MOST_LAUNCHERS) * SESSION_WORKER_LIMIT
     yield Finding(
         "warning" if (concurrency or 0) > handles else "ok",
         "launchers",
-        f"{settings.launchers} sessions in each Celery worker, with pg_background.max_workers raised to "
+        f"{number} sessions in each Celery worker, with pg_background.max_workers raised to "
         f"{SESSION_WORKER_LIMIT}, can hold {handles} running statements",
     )

@@ -34,9 +34,9 @@ def test_results_are_read_by_one_plan(dsn: str) -> None:
         for number in (1, 16, 1, 3, 100, 1, 1, 1):
             store.read(str(uuid.uuid4()) for _ in range(number))
         query = (
-            "SELECT sum(generic_plans) > 3, sum(custom_plans) FROM pg_prepared_statements WHERE statement ~ 'wanted'"
+            "SELECT sum(generic_plans) > 3, sum(custom_plans) FROM pg_prepared_statements WHERE statement ~ 'result'"
         )
-        assert store._sessions.run(lambda session: session.execute(query).fetchone()) == (True, 0)
+        assert store._sessions.run(lambda session: session.execute(query.encode()).fetchone()) == (True, 0)
     finally:
         store.close()
 

@@ -71,9 +71,9 @@ def test_an_idle_runner_closes_at_once_and_another_is_made(app: Celery, database
 
 
 def test_settings_are_read_again_on_demand(app: Celery) -> None:
-    assert settings_of(app).launchers == 2
+    assert settings_of(app).launchers is None
     app.conf.pgbg_launchers = 3
-    assert settings_of(app).launchers == 2
+    assert settings_of(app).launchers is None
     read_settings_again(app)
     assert len(runner_of(app).launchers) == 3
 

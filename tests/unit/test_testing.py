@@ -32,10 +32,10 @@ def test_a_dsn_written_as_a_url_means_the_same(dsn: str) -> None:
 def test_what_an_app_has_configured_is_back_afterwards() -> None:
     app = Celery("shop", set_as_current=False)
     app.conf.pgbg_dsn = "postgresql://live"
-    assert settings_of(app).launchers == 2
+    assert settings_of(app).launchers is None
     with configured(app, pgbg_dsn="postgresql://test", pgbg_launchers=5):
         assert (settings_of(app).dsn, settings_of(app).launchers) == ("postgresql://test", 5)
-    assert (settings_of(app).dsn, settings_of(app).launchers) == ("postgresql://live", 2)
+    assert (settings_of(app).dsn, settings_of(app).launchers) == ("postgresql://live", None)
     assert "pgbg_launchers" not in app.conf
 
 

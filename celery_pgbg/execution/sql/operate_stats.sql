@@ -11,6 +11,6 @@ JOIN celery_pgbg.execution AS execution
 CROSS JOIN LATERAL (
     SELECT extract(epoch FROM outcome.finished_at - outcome.started_at) AS seconds
 ) AS taken
-WHERE outcome.finished_at > (clock_timestamp() - (%(ended_ms)s::bigint * interval '1 millisecond'))
+WHERE outcome.finished_at > (statement_timestamp() - (%(ended_ms)s::bigint * interval '1 millisecond'))
 GROUP BY execution.task_name
 ORDER BY runs DESC

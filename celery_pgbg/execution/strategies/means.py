@@ -14,16 +14,35 @@ from celery_pgbg.execution.waiting.watches import Watches
 from celery_pgbg.settings import Settings
 from celery_pgbg.watch import Watch
 
+#: Launching sessions where no setting says how many.
+MOST_LAUNCHERS = 16
+
+#: Statements in flight for each then: a session holds twice as many handles, and the shares are not even.
+_SHARE = 500
+
 #: After how long a call of a launcher looks as if it got no answer, in seconds. Most take milliseconds.
 _LONG_CALL = 1.0
 
 
 class Launchers(list[Launcher]):
-    """The launching sessions of one runner."""
+    """The launching sessions of one runner; each is opened by the first call that needs it.
 
-    def __init__(self, launchers: Iterable[Launcher]) -> None:
+    Args:
+        launchers: all that there may be.
+        in_flight: tells how many statements there are; None: all launchers are always used.
+    """
+
+    def __init__(self, launchers: Iterable[Launcher], in_flight: Callable[[], int] | None = None) -> None:
         super().__init__(launchers)
+        self._in_flight = in_flight
         self._next = itertools.count()
+
+    def used(self) -> list[Launcher]:
+        """Those among which calls choose now."""
+        if self._in_flight is None:
+            return self
+        number = self._in_flight()
+        return self[: 1 if number <= 1 else max(2, -(-number // _SHARE))]
 
     @property
     def may_reuse(self) -> bool:
@@ -31,9 +50,10 @@ class Launchers(list[Launcher]):
         return all(launcher.may_reuse for launcher in self)
 
     def in_turn(self) -> list[Launcher]:
-        """All of them, each time another first."""
-        first = next(self._next) % len(self)
-        return self[first:] + self[:first]
+        """Those that are used, each time another first."""
+        used = self.used()
+        first = next(self._next) % len(used)
+        return used[first:] + used[:first]
 
     def least_busy(self) -> Launcher:
         """One that is free, else one that may be soon."""
@@ -41,7 +61,7 @@ class Launchers(list[Launcher]):
 
     def first_free(self) -> Launcher:
         """The first that is free, for calls that are few: so no more sessions are opened than needed."""
-        return min(self, key=_busyness)
+        return min(self.used(), key=_busyness)
 
 
 def _busyness(launcher: Launcher) -> int:

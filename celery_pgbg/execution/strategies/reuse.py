@@ -135,7 +135,7 @@ class Placer:
     def _begin(self) -> list[Placing]:
         now = time.monotonic()
         with self._lock:
-            is_stuck = now - self._sending_since > _LONG_CALL and self._senders < len(self.means.launchers)
+            is_stuck = now - self._sending_since > _LONG_CALL and self._senders < len(self.means.launchers.used())
             if not self._queue or (self._senders and not is_stuck) or self._gathers(now):
                 return []
             self._senders += 1

@@ -114,7 +114,8 @@ class Sweeper(LastingThread):
     def _sweep(self, launcher: Launcher) -> None:
         held = [(entry, entry.held) for entry in self._watches.entries()]
         entries = {of[1]: entry for entry, of in held if of is not None and of[0] is launcher}
-        launcher.flush()
+        if entries or launcher.backend_pid is not None:
+            launcher.flush()
         if not entries:
             return
         states = launcher.states()
