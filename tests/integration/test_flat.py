@@ -14,7 +14,7 @@ from celery_pgbg.execution import queries
 
 FEW, MANY = 1_000, 100_000
 
-#: Each record that is shown takes some pages of indexes, where a small table is read whole. A table of many has thousands.
+#: Each record that is shown takes some pages of indexes, where a small table is read whole. A large one has thousands.
 _MORE_PAGES = 500
 
 _FILL = """

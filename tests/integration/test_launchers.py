@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from celery_pgbg.execution.launcher import Launcher
-from celery_pgbg.execution.means import MOST_LAUNCHERS, Launchers
+from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.runner import Runner
+from celery_pgbg.execution.strategies.means import MOST_LAUNCHERS, Launchers
 from celery_pgbg.outcomes import Cancelled, Returned
 from celery_pgbg.watch import Interruption
 from tests.fix_runner import in_background, order, run
