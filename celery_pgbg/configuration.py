@@ -11,7 +11,7 @@ from celery_pgbg.settings import PREFIX, Settings, read_settings
 
 
 def settings_of(app: Celery) -> Settings:
-    """Read the ``pgbg_*`` settings of an app, once; and again where a Django alias stands for another database.
+    """Read the ``pgbg_*`` settings of an app once; read them again if a Django alias now means another database.
 
     Raises:
         ConfigurationError: an unknown setting, or one of the wrong type or out of range.
@@ -26,7 +26,7 @@ def read_settings_again(app: Celery) -> Settings:
     """Read the ``pgbg_*`` settings of an app as they are now.
 
     Raises:
-        ConfigurationError: as ``settings_of``; then those that were read before remain.
+        ConfigurationError: as ``settings_of``; the settings read before then stay in force.
     """
     configured = _configured(app)
     values = with_dsns(configured)

@@ -1,4 +1,4 @@
-"""Calling something at a time, for many at once in one thread."""
+"""Calls functions at given times, many of them from one thread."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from celery_pgbg.lasting import LastingThread
 
-#: Below this many, entries that were taken back may lie until their time.
+#: Up to this number, cancelled entries may stay in the heap until their time.
 _FEW = 64
 
 
 class Deadline:
-    """One entry. Once taken back it holds nothing, and leaves the heap with others of its kind."""
+    """One entry. A cancelled entry holds no function, and leaves the heap together with other cancelled entries."""
 
     __slots__ = ("call",)
 
@@ -24,7 +24,7 @@ class Deadline:
 
 
 class Deadlines:
-    """One thread, started with the first deadline, that calls each when its time has come."""
+    """One thread, started with the first deadline. It calls each function at its time."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Deadline]] = []
@@ -37,7 +37,7 @@ class Deadlines:
         return len(self._heap)
 
     def add(self, seconds: float, call: Callable[[], None]) -> Deadline:
-        """Call something in so many seconds, unless that is taken back."""
+        """Call a function in so many seconds, unless the entry is taken back."""
         deadline = Deadline(call)
         with self._changed:
             heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), deadline))
@@ -49,7 +49,7 @@ class Deadlines:
         return deadline
 
     def take_back(self, deadline: Deadline) -> None:
-        """Do not call it any more; a call that has begun goes on. The heap stays small, however long the times."""
+        """Cancel an entry; a call that has begun continues. The heap stays small, however long the times."""
         with self._changed:
             if deadline.call is None:
                 return
@@ -67,7 +67,7 @@ class Deadlines:
                 call()
 
     def _next(self) -> Callable[[], None] | None:
-        """Wait for the next and take it off the heap; None where it was taken back."""
+        """Wait for the next entry and take it off the heap; None if it was taken back."""
         with self._changed:
             while not self._heap or self._heap[0][0] > time.monotonic():
                 self._changed.wait(self._heap[0][0] - time.monotonic() if self._heap else None)

@@ -1,6 +1,6 @@
 """Databases of a Django project by their alias, wherever a ``pgbg_*`` setting takes a DSN.
 
-Django is imported only where a project uses it and a setting holds an alias.
+Django is imported only if the project uses Django and a setting holds an alias.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _with_dsn(key: str, value: Any) -> Any:
 
     known = sorted(connections.settings)
     if value not in known:
-        # What it is instead is not quoted: it may be a DSN written wrong, with its password.
+        # The value is not quoted: it may be a malformed DSN with a password.
         raise ConfigurationError(
             f"{key} is neither a DSN nor an alias in Django's DATABASES{did_you_mean(value, known)}; "
             f"aliases there: {', '.join(known)}"
@@ -62,13 +62,13 @@ def _is_django() -> bool:
 
 
 def _dsn(key: str, alias: str, database: Mapping[str, Any]) -> str:
-    """Write the DSN of what ``DATABASES[alias]`` says; options that only Django knows are left out."""
+    """Write the DSN of ``DATABASES[alias]``; options that only Django knows are left out."""
     engine = database["ENGINE"]
     if _vendor(engine) != "postgresql":
         raise ConfigurationError(f"{key}: Django's database {alias!r} is no PostgreSQL, its engine is {engine!r}")
     options = database.get("OPTIONS") or {}
     parameters = {name: value for name, value in options.items() if name in _parameter_names()}
-    # NAME is "" where a service names the database; None is the maintenance database, as for Django.
+    # NAME is "" if a service names the database; None means the maintenance database, as in Django.
     given = {"dbname": "postgres" if database["NAME"] is None else database["NAME"]}
     given |= {name: database[name.upper()] for name in ("user", "password", "host", "port")}
     parameters |= {name: value for name, value in given.items() if value}
@@ -78,7 +78,7 @@ def _dsn(key: str, alias: str, database: Mapping[str, Any]) -> str:
     return _conninfo(tuple((name, str(value)) for name, value in parameters.items()))
 
 
-# Settings are asked for several times by each task; what takes long is done once.
+# Each task reads the settings several times, so slow steps are cached.
 
 
 @functools.cache

@@ -1,18 +1,18 @@
-"""Our own errors, grouped by who has to act.
+"""Our own errors, grouped by the person who has to act.
 
     PgbgError
-    ├── ConfigurationError      who runs the Celery worker: a setting, or the server's installation
+    ├── ConfigurationError      operator of the Celery worker: a setting, or the server's installation
     │   ├── ExtensionMissing    pg_background is not in the database, or too old
-    │   ├── SchemaMissing       the celery_pgbg schema is not there, or of another version
+    │   ├── SchemaMissing       the celery_pgbg schema is missing, or of another version
     │   └── ServerRefused       the server refused the connection for good: password, database, role
-    ├── TaskDefinitionError     who wrote the task: its options, its body's return value
+    ├── TaskDefinitionError     author of the task: its options, its body's return value
     │   └── BindingError        a placeholder without an argument, a value that cannot be bound
-    ├── MessageRefused          who sent the task: a field of its message is wrong
-    ├── LostTooOften            who wrote the task, or runs the server: each of its background workers was ended
-    ├── SendingFailed           who sends: the transaction that was to carry the message cannot
-    ├── CannotRunInline         who wrote the test: the task needs a background worker
-    ├── ResultTooLarge          who wrote the task: rows above ``pgbg_max_result_bytes``
-    └── SessionLost             nobody: our connection died; nothing is known, an outcome may exist
+    ├── MessageRefused          sender of the task: a field of its message is wrong
+    ├── LostTooOften            author of the task, or operator of the server: each of its background workers ended
+    ├── SendingFailed           sender: the caller's transaction cannot carry the message
+    ├── CannotRunInline         author of the test: the task needs a background worker
+    ├── ResultTooLarge          author of the task: rows above ``pgbg_max_result_bytes``
+    └── SessionLost             nobody: our connection died; an outcome may exist
 
 Errors of a task's own SQL are psycopg's classes, never these.
 """
@@ -29,11 +29,11 @@ class ConfigurationError(PgbgError):
 
 
 class ExtensionMissing(ConfigurationError):
-    """The database has no pg_background, or one without what we need."""
+    """The database has no pg_background, or a version that lacks what we need."""
 
 
 class SchemaMissing(ConfigurationError):
-    """The database has no celery_pgbg schema, or not this version of it."""
+    """The database has no celery_pgbg schema, or another version of the schema."""
 
 
 class ServerRefused(ConfigurationError):
@@ -41,11 +41,11 @@ class ServerRefused(ConfigurationError):
 
 
 class TaskDefinitionError(PgbgError):
-    """The task's options or its body's return value cannot be run."""
+    """The task's options, or the return value of its body, are wrong."""
 
 
 class BindingError(TaskDefinitionError):
-    """The statement's placeholders and the task's arguments do not fit together."""
+    """The task's arguments do not fit the statement's placeholders."""
 
 
 class MessageRefused(PgbgError):

@@ -11,7 +11,7 @@ from celery_pgbg.texts import storable
 #: PostgreSQL cuts ``application_name`` after NAMEDATALEN - 1 bytes.
 APPLICATION_NAME_BYTES = 63
 
-#: Ids that a name shows as they are: without what separates its parts.
+#: Ids that a name shows unchanged, because they do not contain the separators of its parts.
 _PLAIN_ID = re.compile(r"[!-\"$-}]{1,40}")
 
 
@@ -19,7 +19,7 @@ _PLAIN_ID = re.compile(r"[!-\"$-}]{1,40}")
 class Handle:
     """One background worker, as pg_background names it.
 
-    Valid only in the session that launched it; a bare PID names nothing, since PIDs are used again.
+    Valid only in the session that launched it. A bare PID is no identity, because PIDs are reused.
 
     Attributes:
         pid: PostgreSQL's process ID of the background worker.
@@ -35,7 +35,7 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What runs at most once: one attempt of one task.
+    """One attempt of one task: the unit that runs at most once.
 
     Attributes:
         task_id: Celery's task id.
@@ -47,7 +47,7 @@ class Attempt:
 
     @classmethod
     def of_message(cls, task_id: str, retries: int | None) -> Attempt:
-        """Name the attempt that a message of Celery asks for, so that PostgreSQL can hold its id."""
+        """Name the attempt of a Celery message, with an id that PostgreSQL can store."""
         return cls(storable(task_id), retries or 0)
 
     def __str__(self) -> str:
@@ -57,8 +57,8 @@ class Attempt:
 def application_name(task_name: str, attempt: Attempt) -> str:
     """Name an attempt for ``pg_stat_activity``, within PostgreSQL's 63 bytes. For people: statements can change it.
 
-    The task id stands first and whole; one that is too long, or could be taken for another's, is replaced by its
-    digest, with ``~`` before it. So different attempts have different names. The task's name gets the rest.
+    The whole task id comes first. An id that is too long or ambiguous is replaced by ``~`` and its digest. So
+    different attempts have different names. The task's name gets the rest.
     """
     task_id = attempt.task_id
     if not _PLAIN_ID.fullmatch(task_id):

@@ -1,4 +1,4 @@
-"""Threads that others depend on."""
+"""Threads that must not end by an error."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _threads: weakref.WeakSet[LastingThread] = weakref.WeakSet()
 
 
 class LastingThread(threading.Thread):
-    """A daemon thread whose work goes on: what ends it unasked is logged, and it begins again.
+    """A daemon thread that survives errors: an error is logged, and the work begins again.
 
     Args:
-        name: of the thread.
-        work: returns only where there is nothing to do any more; it looks at ``stopping`` now and then.
+        name: the thread's name.
+        work: the function to run; returns when there is nothing left to do, and checks ``stopping`` now and then.
     """
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
@@ -55,7 +55,7 @@ class LastingThread(threading.Thread):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def describe(self) -> dict[str, Any]:
-        """What ``inspect stats`` shows of it."""
+        """Describe the thread for ``inspect stats``."""
         return {
             "name": self.name,
             "alive": self.is_alive(),
@@ -65,6 +65,6 @@ class LastingThread(threading.Thread):
 
 
 def describe_threads() -> list[dict[str, Any]]:
-    """What ``inspect stats`` shows of this process's threads that were started and are not to end."""
+    """Describe, for ``inspect stats``, this process's threads that were started and not stopped."""
     ours = [thread for thread in _threads if thread.ident is not None and not thread.stopping.is_set()]
     return [thread.describe() for thread in sorted(ours, key=lambda thread: thread.name)]

@@ -1,4 +1,4 @@
-"""What a task wants executed."""
+"""Orders: what a task wants to have executed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from celery_pgbg.handles import Attempt, application_name
 from celery_pgbg.outcomes import Returns
 
-#: A database among all: that of its cluster, and its own.
+#: Identity of a database: the identity of its cluster, and its own.
 Identity: TypeAlias = tuple[int, int]
 
 #: A message of our broker: its database, and its row's id.
@@ -18,21 +18,22 @@ MessageRow: TypeAlias = tuple[Identity, int]
 
 @dataclass(frozen=True)
 class Walk:
-    """How a batched statement goes through a table.
+    """How a batched statement walks a table.
 
     Attributes:
         walk_id: id of the task that began it; what the table keeps its position by.
-        table: as the server finds it by the task's search path.
+        table: name of the table; the server resolves it by the task's search path.
         key: columns of a unique index, in its order.
-        mark: stands in the query where the range of a batch goes; after it ``_``, perhaps an alias of the table,
-            and ``_``.
+        mark: marks the place of the batch's range in the query; followed by ``_``, perhaps an alias of the table, and
+            ``_``.
         batch_seconds: time that a batch should take.
-        max_batch_rows: rows that a batch has at most.
-        max_replication_lag: seconds that a standby may be behind before the next batch, None for any.
-        yields: whether batches get smaller and pause while others wait for their locks.
-        wait_while: condition in SQL under which the next batch waits, None for none.
+        max_batch_rows: largest number of rows in a batch.
+        max_replication_lag: the next batch waits while a standby is more than these seconds behind; None does not
+            check.
+        yields: whether batches get smaller and pause while other sessions wait for their locks.
+        wait_while: condition in SQL; the next batch waits while it is true. None for none.
         split: name of a split of the table, which part of it this is (from 1), and of how many; None for the whole.
-        message: what the task can be sent again with.
+        message: the fields to send the task again.
     """
 
     walk_id: str
@@ -53,25 +54,27 @@ class Order:
     """One attempt's statement, not yet bound to its arguments.
 
     Attributes:
-        attempt: whose it is.
+        attempt: the attempt that the statement belongs to.
         task_name: Celery's name of the task.
-        nodename: the Celery worker that asks, for people.
+        nodename: name of the Celery worker that asks, for people to read.
         query: whatever psycopg takes as a query.
         params: arguments by name, or a sequence for ``%s``; None only for a template string.
         returns: shape of the value; None for rows where there are rows, else the count.
-        atomic: in a transaction with its outcome; False stands alone, outside a transaction block.
-        reuse: may run in a background worker that has run another task before, and leave it to others.
+        atomic: True: the statement and its outcome are in one transaction. False: the statement stands alone, outside
+            a transaction block.
+        reuse: whether the task may share a background worker, one task after another.
         role: the role to run as, or None for the connection's own.
         settings: configuration parameters of PostgreSQL for this statement.
         max_result_bytes: size limit of the rows.
         notify: whether the outcome is announced by NOTIFY.
-        ignore_result: Celery keeps no result of the task; its outcome is there nevertheless.
-        retry_invalid: an index that an earlier run of a statement that stands alone has left invalid is dropped first.
-        walk: in batches, each a transaction with how far it came; None for one transaction.
-        message: what asked for it, of our broker, where nothing is left to do after success: it ends with that.
-        task_meta: what Celery would store of a success besides the value, and for how long, where the result backend
-            reads the outcomes of this database; None: it stores a result.
-        read: makes the task's value of the statement's and of ``returns``; None leaves it as it is.
+        ignore_result: whether Celery keeps no result of the task; the outcome is stored anyway.
+        retry_invalid: with ``atomic=False``: first drop an invalid index that an earlier run has left.
+        walk: how to run in batches, each a transaction with its position; None for one transaction.
+        message: the message in our broker that asked for the task, if nothing is left to do after a success. The
+            statement's transaction then deletes the message.
+        task_meta: what Celery would store for a success besides the value, and for how long, if the result backend
+            reads the outcomes of this database. None: Celery stores a result.
+        read: makes the task's value from the statement's value and ``returns``; None changes nothing.
     """
 
     attempt: Attempt

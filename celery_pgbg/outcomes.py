@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-#: What a task's ``returns=`` may say; ``None`` there means rows where there are rows, else the count.
+#: The values of a task's ``returns=``; ``None`` there means rows if the statement returns rows, else the count.
 Returns: TypeAlias = Literal["rows", "row", "value", "count", "command"]
 
 
-#: Why one of our sessions stopped an attempt, and settled it without its statement.
+#: Why one of our sessions stopped an attempt and stored its outcome in place of the statement.
 StopReason: TypeAlias = Literal["revoked", "broken off", "time limit", "by hand"]
 
-#: What an outcome may say that its statement has not left: the same, or that nobody can know what became of it.
+#: Kinds of outcomes that the statement did not store itself: a stop as above, or an unknown end.
 Settled: TypeAlias = StopReason | Literal["lost"]
 
-#: SQLSTATEs of a background worker that was made to end: the first with pg_background 2, the second before.
+#: SQLSTATEs of a background worker that was ended from outside: first with pg_background 2, then before.
 ENDED = ("57014", "57P01")
 
-#: What is said of a statement that stood alone, and whose end nobody of ours saw.
+#: The reason for a statement that stood alone, if none of our sessions saw its end.
 UNSEEN = "its background worker ended unseen; it ran outside a transaction and may have partly completed"
 
 
@@ -28,7 +28,7 @@ class Returned:
 
     Attributes:
         value: what the task returns, in the shape its ``returns=`` asked for.
-        task_meta: what else there is to say of the success, where the outcome is the task's result; else None.
+        task_meta: the rest of the stored result, if the outcome is the task's result; else None.
     """
 
     value: Any
@@ -42,11 +42,11 @@ class ErrorReport:
     Attributes:
         sqlstate: five characters.
         message: the primary message, without "ERROR:".
-        fields: the other fields that were set, by the names of ``psycopg.errors.Diagnostic``; and ``excerpt``, the
-            line that is wrong with a caret below it.
-        stopped: why we stopped it; None for what the statement itself raised, whatever it says.
-        without_outcome: a launching session has read it: the background worker could not begin, or could not write
-            its outcome.
+        fields: the other fields that were set, by their names in ``psycopg.errors.Diagnostic``; and ``excerpt``, the
+            wrong line with a caret below it.
+        stopped: why we stopped the statement; None if the statement itself raised the error, whatever its text.
+        without_outcome: whether a launching session read the error because the background worker could not begin, or
+            could not write its outcome.
     """
 
     sqlstate: str
@@ -65,7 +65,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The statement was cancelled on our demand; its effects are absent."""
+    """We cancelled the statement; its effects are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Lost:
         reason: what is known, for a person to read.
         effects: ``absent`` for a statement in a transaction that never committed, ``unknown`` for
             one that stood alone.
-        hopeless: it was launched so often that another launch would be one too many.
+        hopeless: the attempt has used up its launches.
     """
 
     reason: str
@@ -86,7 +86,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Detached:
-    """We stopped watching on demand; the statement runs on and keeps its outcome for the next to ask."""
+    """We stopped watching; the statement runs on and stores its outcome for the next delivery."""
 
 
 Ending: TypeAlias = Returned | Raised | Cancelled | Lost | Detached

@@ -1,4 +1,4 @@
-"""Showing people how far a task has come."""
+"""Shows people the progress of a task."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _Show = Callable[[int, str], None]
 def show_progress(result: AsyncResult, interval: float = 0.5, database: str | None = None) -> Any:
     """Show a bar on standard error until a task has ended, then return its value as ``get`` does.
 
-    It needs the database of the task, not its result backend's state PROGRESS. The bar is one of ``rich`` where that
-    is installed; where standard error is no terminal, each change is a line.
+    It needs the database of the task, not the state PROGRESS of the result backend. If ``rich`` is installed, ``rich``
+    draws the bar. If standard error is not a terminal, each change is a line.
 
     Args:
         result: of a SQL task.

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of projects that use us; pytest finds them through our entry point.
+"""Fixtures for the tests of projects that use celery-pgbg; pytest finds them by our entry point.
 
 Nothing but pytest is imported until a fixture is used.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def pgbg_server() -> str:
     """DSN of a PostgreSQL server with pg_background: ``PGBG_DSN``, else a development server.
 
-    Where neither can be had the test is skipped, or fails if ``CI`` is set.
+    Without a server the test is skipped, or fails if ``CI`` is set.
     """
     from celery_pgbg.devserver import DevServer, DevServerError
 
@@ -54,9 +54,9 @@ def pgbg_database(pgbg_server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def pgbg_broker() -> Iterator[str]:
-    """URL of a Redis that processes can share: the one on its usual port, else one started for this run.
+    """URL of a Redis that processes can share: the server on the usual port, else a server started for this run.
 
-    Where none can be had the test is skipped, or fails if ``CI`` is set.
+    Without a Redis the test is skipped, or fails if ``CI`` is set.
     """
     from celery_pgbg.devserver import DevServerError
     from celery_pgbg.devserver.brokers import RedisServer
@@ -71,7 +71,7 @@ def pgbg_broker() -> Iterator[str]:
 
 
 def _missing(what: str) -> NoReturn:
-    """Skip, or in CI fail: what is tested nowhere should not look tested."""
+    """Skip the test, or fail in CI: an untested part must not look tested."""
     if os.environ.get("CI"):
         pytest.fail(f"{what}\n(and CI is set)", pytrace=False)
     pytest.skip(what)
@@ -82,7 +82,7 @@ def _missing(what: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def _pgbg_token() -> str:
-    """A name of this run alone, which begins the names of its keys in a shared Redis."""
+    """A prefix of this run alone, for its keys in a shared Redis."""
     import uuid
 
     return f"pgbg-test-{uuid.uuid4().hex[:12]}"
@@ -150,7 +150,7 @@ def pgbg_worker_process(
 
 @pytest.fixture
 def pgbg_tasks(pgbg_app: Celery, pgbg_database: str) -> Iterator[PgbgTasks]:
-    """What to ask about SQL tasks, and to do to them: see ``celery_pgbg.testing.tasks.PgbgTasks``."""
+    """Calls that inspect and disturb SQL tasks: see ``celery_pgbg.testing.tasks.PgbgTasks``."""
     from celery_pgbg.testing.tasks import PgbgTasks
 
     tasks = PgbgTasks(pgbg_app, pgbg_database)
@@ -178,7 +178,7 @@ def pgbg_inline() -> Iterator[Callable[..., None]]:
 
 
 def _value_of(request: pytest.FixtureRequest, name: str) -> Any:
-    """The value of a fixture of Celery's plugin, None where that is not enabled."""
+    """The value of a fixture of Celery's plugin, or None if that plugin is not enabled."""
     try:
         return request.getfixturevalue(name)
     except pytest.FixtureLookupError as exc:

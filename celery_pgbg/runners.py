@@ -31,23 +31,23 @@ _in_use: Counter[Runner] = Counter()
 
 
 class StatementRunner(Protocol):
-    """What takes an order to its end: a ``Runner``, or in tests its stand-in."""
+    """Takes an order to its end: a ``Runner``, or its stand-in in tests."""
 
     def run(self, order: Order, watch: Watch) -> Ending:
         """Run an order in the calling thread, which waits."""
 
 
-#: In tests, what finds the stand-in for the runner of a database alias; see ``celery_pgbg.testing.inline``.
+#: In tests: functions that return the stand-in for the runner of a database alias; see ``celery_pgbg.testing.inline``.
 stand_ins: list[Callable[[str | None], StatementRunner]] = []
 
-#: The Celery worker's name, set by our pool; other processes go by their PID and host.
+#: The Celery worker's name, set by our pool; other processes are named by PID and host.
 _nodename: list[str] = []
 
 
 def runner_of(app: Celery, alias: str | None = None) -> Runner:
     """Find or make this process's runner for a database alias.
 
-    A process that was forked makes its own: sessions are never shared across a fork.
+    A forked process makes its own runner, because sessions are never shared across a fork.
 
     Raises:
         ConfigurationError: no such alias, no ``pgbg_dsn``, or eventlet without a psycopg that yields to it.
@@ -99,9 +99,11 @@ def _find_or_make(settings: Settings, dsn: str) -> Runner:
 
 
 def _check_cooperation() -> None:
-    """Refuse what would stop every greenlet for good. psycopg yields to gevent by itself, to eventlet if asked to.
+    """Refuse a configuration that would block every greenlet for ever.
 
-    ``wait_selector`` would yield as well, but that of psycopg 3.2 fails where an answer comes in parts.
+    psycopg yields to gevent by itself, and to eventlet if configured.
+
+    ``wait_selector`` would yield too, but psycopg 3.2's fails if an answer comes in parts.
     """
     patcher = sys.modules.get("eventlet.patcher")
     if patcher and patcher.is_monkey_patched("select") and waiting.wait is not waiting.wait_select:
@@ -112,12 +114,12 @@ def _check_cooperation() -> None:
 
 
 def name_this_worker(nodename: str) -> None:
-    """Say which Celery worker this process is, for ``pg_stat_activity`` and the records."""
+    """Set the Celery worker's name of this process, for ``pg_stat_activity`` and the records."""
     _nodename.append(nodename)
 
 
 def unname_this_worker(nodename: str) -> None:
-    """Say that this process is that Celery worker no longer."""
+    """Remove that name from this process."""
     if nodename in _nodename:
         _nodename.remove(nodename)
 
@@ -134,8 +136,8 @@ def close_runners(at_once: bool = False) -> None:
     Statements run on. The next call for a runner makes another.
 
     Args:
-        at_once: also of those that are lent, whose borrowers then lose their session; else these end when
-            the last borrower has left.
+        at_once: also end lent runners; their borrowers lose their sessions. Otherwise a lent runner ends when its last
+            borrower has returned it.
     """
     with _lock:
         ours = {key: runner for key, runner in _runners.items() if key[0] == os.getpid()}
@@ -151,5 +153,5 @@ def _renew_lock() -> None:
     _lock = threading.Lock()
 
 
-# A thread that does not live on in the child may hold it.
+# A thread that does not exist in the child may hold the lock.
 os.register_at_fork(after_in_child=_renew_lock)

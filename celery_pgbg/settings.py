@@ -18,7 +18,7 @@ DEFAULT_ALIAS = "default"
 #: The beginning of a URL; ``://`` may also be part of a password in a key=value string.
 _URL = re.compile(r"[^\s=]*://")
 
-#: The parameters of a URL, and what no address without a user has: a colon and then something other than a port.
+#: The parameters of a URL; and the sign of a user with a password: a colon that is not followed by a port.
 _PARAMETERS = re.compile(r"\?(?:\w+=[^&]*(?:&\w+=[^&]*)*)?")
 _HAS_PASSWORD = re.compile(r"^[^/\[,]*:(?!\d+(?:[/,]|$))")
 
@@ -30,8 +30,8 @@ class Settings:
     """All settings, each named ``pgbg_`` and the field's name in the Celery configuration."""
 
     #: Where SQL tasks run: a PostgreSQL URL, a key=value string or, in a Django project, an alias
-    #: of its ``DATABASES``. Needs session pooling where a pooler stands in between. Default: none,
-    #: which is an error once a SQL task needs it.
+    #: of its ``DATABASES``. A pooler in between must use session pooling. Default: none; a SQL task without
+    #: ``pgbg_dsn`` fails.
     dsn: str | None = field(default=None, repr=False)
 
     #: Further databases by alias, for tasks with ``database="alias"``. Default: none.
@@ -41,51 +41,51 @@ class Settings:
     #: for a single statement, two for more, one for each 500 where there are more than 1000, at most 16. Default: None.
     launchers: int | None = None
 
-    #: Learn of outcomes by NOTIFY. False polls every ``pgbg_poll_interval`` instead. Default: True.
+    #: Whether NOTIFY announces outcomes. With False they are polled every ``pgbg_poll_interval``. Default: True.
     notify: bool = True
 
-    #: Seconds between two looks for outcomes where NOTIFY is off, 0.01 - 60. Default: 0.1.
+    #: Seconds between two polls for outcomes without NOTIFY, 0.01 - 60. Default: 0.1.
     poll_interval: float = 0.1
 
-    #: Seconds between two looks for workers that ended without an outcome, and for progress,
-    #: 0.1 - 300. Default: 1.
+    #: Seconds between two checks for background workers that ended without an outcome, and for progress, 0.1 - 300.
+    #: Default: 1.
     sweep_interval: float = 1.0
 
-    #: Largest size, in bytes, that one task's rows may take in memory, about: their text, and 128 for each row and
-    #: 48 for each of its values, 1 kB - 512 MB. A task above it fails and is rolled back. Default: 16 MB.
+    #: Largest size of one task's rows in memory, in bytes, 1 kB - 512 MB. The size is estimated: the text of the rows,
+    #: 128 for each row, and 48 for each value. A larger task fails and is rolled back. Default: 16 MB.
     max_result_bytes: int = 16 * 1024 * 1024
 
     #: What a soft or cold shutdown does to running statements: ``detach`` lets them run on for the
     #: next Celery worker to find, ``wait`` waits for them, ``cancel`` stops them. Default: detach.
     on_shutdown: OnShutdown = "detach"
 
-    #: Whether statements and arguments may pass through our tables: those of tasks with ``reuse=True``, and the
-    #: arguments of batched tasks for ``pgbg resume``. With False such tasks have background workers of their own, and
-    #: ``resume`` goes on only with what runs. Default: True.
+    #: Whether our tables may hold statements of tasks with ``reuse=True``, and arguments of batched tasks for ``pgbg
+    #: resume``. With False, such tasks have background workers of their own, and ``resume`` continues only running
+    #: tasks. Default: True.
     store_sql: bool = True
 
-    #: How often one attempt is launched where its background worker is lost each time, by a crash of the
-    #: server, 1 - 1000; then the task fails with ``LostTooOften``. None: without an end. Default: 5.
+    #: How often one attempt is launched if its background worker is lost each time, as in a crash of the server, 1 -
+    #: 1000. After that the task fails with ``LostTooOften``. None: no limit. Default: 5.
     max_launches: int | None = 5
 
-    #: Seconds that outcomes are kept after their end, and so how late a redelivery is still
-    #: recognised; at least 60. None keeps them for ever. Default: one day.
+    #: Seconds that outcomes are kept; at least 60. A redelivery is recognised only while the outcome is kept. None
+    #: keeps outcomes for ever. Default: one day.
     outcome_expires: float | None = 86_400.0
 
-    #: How often the broker ``pgbg://`` delivers a message that is given back each time, by a crash of its Celery worker
-    #: or rejected, 1 - 1000; then it goes to the queue ``celery_pgbg.dead_letters``, which ``celery pgbg messages``
-    #: shows. None: without an end. Default: None.
+    #: How often the broker ``pgbg://`` delivers a message that comes back each time, after a crash of its Celery
+    #: worker or a reject, 1 - 1000. After that the message goes to the queue ``celery_pgbg.dead_letters``, which
+    #: ``celery pgbg messages --dead`` shows. None: no limit. Default: None.
     max_deliveries: int | None = None
 
-    #: With another broker than ``pgbg://``: the Celery worker sends on what was sent in transactions of ``pgbg_dsn``,
-    #: as ``celery pgbg relay`` does. Of all that may, one is at work. Default: False.
+    #: With another broker than ``pgbg://``: whether the Celery worker forwards messages that were sent in transactions
+    #: of ``pgbg_dsn``, as ``celery pgbg relay`` does. Only one relay is active at a time. Default: False.
     relay: bool = False
 
     #: Seconds to wait for a connection, 1 - 300. Default: 10.
     connect_timeout: float = 10.0
 
-    #: Seconds that the server may leave one of our own short calls without an answer before that session
-    #: is given up and opened again, 1 - 3600. Statements run on. Default: 60.
+    #: Seconds to wait for the server's answer to one of our own short calls, 1 - 3600. After that the session is given
+    #: up and opened again. Statements run on. Default: 60.
     answer_timeout: float = 60.0
 
     def dsn_of(self, alias: str | None) -> str:
@@ -133,7 +133,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
 
 
 def is_dsn(value: str) -> bool:
-    """Check whether it is a URL or a key=value string, and not a mere name; no closer look."""
+    """Check whether a value looks like a URL or a key=value string, not like a mere name."""
     return "=" in value or "://" in value
 
 
@@ -170,10 +170,10 @@ def _encode_user(rest: str) -> str:
 
 
 def cut_parameters(rest: str) -> tuple[str, str]:
-    """Find the question mark that begins the parameters; one in a password is followed by something else."""
+    """Find the question mark that begins the parameters; a question mark in a password is followed by other text."""
     for found in re.finditer(r"\?", rest):
         address, parameters = rest[: found.start()], rest[found.start() :]
-        # What stands before an ``@`` may be the beginning of a password, unless it is a whole address.
+        # Text before an ``@`` may be the beginning of a password, unless it is a whole address.
         is_whole = "@" in address or "@" not in parameters or not _HAS_PASSWORD.search(address)
         if is_whole and _PARAMETERS.fullmatch(parameters):
             return address, parameters

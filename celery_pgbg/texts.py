@@ -1,13 +1,13 @@
-"""Text as PostgreSQL can hold it: any Python string, and back."""
+"""Any Python string as text that PostgreSQL can store, and back."""
 
 from __future__ import annotations
 
 import re
 
-#: What PostgreSQL has no text for: NUL, and a surrogate without its other half, as ``os.fsdecode`` makes them.
+#: Characters that PostgreSQL cannot store: NUL, and lone surrogates as made by ``os.fsdecode``.
 _UNSTORABLE = "\x00\ud800-\udfff"
 
-#: Such a character as we write it; what looks like one has the backslashes before it doubled.
+#: The escape of such a character. In other text that looks like an escape, the backslashes are doubled.
 _ESCAPED = r"u(?:0000|d[89a-f][0-9a-f]{2})"
 
 _TO_ESCAPE = re.compile(rf"(\\*)([{_UNSTORABLE}])|(\\+)(?={_ESCAPED})")
@@ -15,7 +15,7 @@ _TO_RESTORE = re.compile(rf"(\\+)({_ESCAPED})")
 
 
 def storable(text: str) -> str:
-    r"""Write a string as PostgreSQL can hold it: as it is, but for a NUL as ``\u0000`` and for lone surrogates."""
+    r"""Write a string as PostgreSQL can store it: NUL and lone surrogates are escaped, such as ``\u0000``."""
     if "\x00" not in text and "\\u" not in text and text.isascii():
         return text
     return _TO_ESCAPE.sub(_escaped, text)

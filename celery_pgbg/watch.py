@@ -1,4 +1,4 @@
-"""One thread's wait for the end of an attempt, and why it may be interrupted."""
+"""One thread's wait for the end of an attempt, and the interruptions of that wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from celery_pgbg.outcomes import Ending
 
 
 class Interruption(enum.Enum):
-    """Why a wait should not simply go on. All but ``DETACH`` cancel the statement."""
+    """Why a wait is interrupted. All interruptions but ``DETACH`` cancel the statement."""
 
     REVOKE = "revoke"
     SOFT_TIME_LIMIT = "soft time limit"
@@ -24,7 +24,7 @@ class Watch:
     """One thread's wait for the end of an attempt; other threads deliver the end or interrupt.
 
     Args:
-        attempt: what is waited for.
+        attempt: the attempt to wait for.
         on_accepted, on_progress: see ``begin``.
     """
 
@@ -35,16 +35,16 @@ class Watch:
         on_progress: Callable[[int | None, str | None], None] = lambda percent, message: None,
     ) -> None:
         self.attempt = attempt
-        #: PID that was reported as accepted, last.
+        #: The PID that was last reported as accepted.
         self.pid: int | None = None
-        #: Of the background worker that runs the attempt, once it is known; any thread may set it.
+        #: The handle of the background worker that runs the attempt, once known; any thread may set it.
         self.handle: Handle | None = None
-        #: PID of the background worker that has left the end; 0 where none has.
+        #: PID of the background worker that delivered the end; 0 if none did.
         self.ended_in = 0
         self.progress: tuple[int | None, str | None] | None = None
-        #: Messages of a statement that stood alone, as severity and text, once it has ended.
+        #: Messages of a statement with ``atomic=False``, as severity and text, once it has ended.
         self.notices: list[tuple[str, str]] = []
-        #: Called at once where an interruption was taken, in the thread that interrupts.
+        #: Called at once when an interruption is accepted, in the interrupting thread.
         self.on_interrupt: Callable[[Interruption], None] = lambda interruption: None
         self._on_accepted = on_accepted
         self._on_progress = on_progress
@@ -55,14 +55,14 @@ class Watch:
         self._changed = threading.Condition()
 
     def begin(self, on_accepted: Callable[[int], None], on_progress: Callable[[int | None, str | None], None]) -> None:
-        """In the waiting thread, before the attempt's statement runs; interruptions may have come before.
+        """Begin to watch, in the waiting thread, before the statement runs; interruptions may have come already.
 
         Args:
             on_accepted: called once, with the PID of the background worker, as soon as it is known.
-            on_progress: called in the waiting thread, with percent and message, each None where it is not known.
+            on_progress: called in the waiting thread, with percent and message; each is None if unknown.
         """
         self._on_accepted, self._on_progress = on_accepted, on_progress
-        # A body of the user's own may run one statement after another.
+        # A task with its own code may run several statements, one after another.
         self.start_over()
 
     def accept(self, pid: int) -> None:
@@ -72,7 +72,7 @@ class Watch:
             self._on_accepted(pid)
 
     def show(self, percent: int | None, message: str | None) -> bool:
-        """Note how far the statement has come, and wake the waiting thread. False: it knew that."""
+        """Note the statement's progress, and wake the waiting thread. False if nothing is new."""
         with self._changed:
             if self.progress == (percent, message):
                 return False
@@ -82,14 +82,14 @@ class Watch:
             return True
 
     def pass_progress_on(self) -> None:
-        """In the waiting thread, before it looks for the end: what it reports never comes after the end."""
+        """Report progress, in the waiting thread, before it looks for the end: so no report comes after the end."""
         with self._changed:
             progress, has_progress, self._has_progress = self.progress, self._has_progress, False
         if has_progress and progress is not None and self._ending is None:
             self._on_progress(*progress)
 
     def deliver(self, ending: Ending, pid: int = 0) -> None:
-        """Hand over the end, and the PID of the background worker that had it, if any. The first end stands."""
+        """Deliver the end, and the PID of the background worker that had it, if any. Only the first end counts."""
         with self._changed:
             if self._ending is None:
                 self._ending, self.ended_in = ending, pid
@@ -99,7 +99,7 @@ class Watch:
         """Ask the waiting thread to stop the statement, or for ``DETACH`` to leave it running.
 
         Returns:
-            False if the end was there already, or another interruption was first.
+            False if the end or another interruption came first.
         """
         with self._changed:
             if self._ending is not None or self._interruption is not None:
@@ -111,33 +111,33 @@ class Watch:
 
     @property
     def interruption(self) -> Interruption | None:
-        """What was asked for, if anything."""
+        """The interruption, if any."""
         return self._interruption
 
     @property
     def ending(self) -> Ending | None:
-        """The end, if it is there."""
+        """The end, if it has come."""
         return self._ending
 
     def start_over(self) -> None:
-        """Take an end back before anybody acted on it: the attempt is launched again."""
+        """Take an end back, before any code acted on it, because the attempt is launched again."""
         with self._changed:
             self._ending = None
 
     def nudge(self) -> None:
-        """Make the waiting thread look again, without an end or an interruption."""
+        """Wake the waiting thread without an end or an interruption."""
         with self._changed:
             self._nudged = True
             self._changed.notify_all()
 
     def wait_for_end(self, seconds: float | None = None) -> Ending | None:
-        """Wait for the end only, deaf to interruptions. None if it did not come in time."""
+        """Wait for the end, and ignore interruptions. None if the end did not come in time."""
         with self._changed:
             self._changed.wait_for(lambda: self._ending is not None, seconds)
             return self._ending
 
     def wait(self, seconds: float | None = None) -> Ending | Interruption | None:
-        """Wait for the end or an interruption; the end goes first. None if nudged, or if neither came in time."""
+        """Wait for the end or an interruption; the end has precedence. None if nudged, or if neither came in time."""
         with self._changed:
             self._changed.wait_for(lambda: self._ending or self._interruption or self._nudged, seconds)
             self._nudged = False

@@ -1,4 +1,4 @@
-"""Waiting for results: woken by NOTIFY, looking for ourselves now and then."""
+"""Waiting for results: woken by NOTIFY, and polling now and then."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from celery_pgbg.database.notifications import Notifications
 
 logger = logging.getLogger(__name__)
 
-#: Pauses, in seconds, between looks while notifications arrive: first and longest. They double, since a
-#: first look soon finds what was missed, and later ones are only for safety.
+#: Pauses between polls while notifications arrive, in seconds: first and longest. They double: a first poll finds
+#: early what was missed, later polls are only for safety.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 
 
@@ -25,11 +25,11 @@ class Arrivals:
     """Waits for some tasks to end.
 
     Args:
-        read: reads the task meta of ids; one that is not known is PENDING.
-        is_passing: says whether an error of ``read`` may pass, so that waiting goes on.
-        max_retries: how many such errors in a row are endured.
-        notifications: what wakes us.
-        poll_interval: seconds between the first looks where notifications do not arrive.
+        read: reads the task metas of ids; an unknown task is PENDING.
+        is_passing: says whether an error of ``read`` is temporary, so that waiting continues.
+        max_retries: how many such errors in a row are tolerated.
+        notifications: the source of wake-ups.
+        poll_interval: seconds between the first polls if notifications do not arrive.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class Arrivals:
         """Yield each task's meta as it becomes ready.
 
         Args:
-            task_ids: what to wait for.
-            timeout: seconds; a result that is there already is yielded also with 0.
-            interval: the longest pause between looks without notifications, and between calls of ``on_interval``.
+            task_ids: the tasks to wait for.
+            timeout: seconds; with 0, existing results are still yielded.
+            interval: the longest pause between polls without notifications, and between calls of ``on_interval``.
             on_interval: called now and then; may raise to end the waiting.
             also: other tasks.
             on_also: called when one of these may have ended; may raise to end the waiting.
-            only_now: yield only what is there already.
+            only_now: yield only existing results.
 
         Raises:
             celery.exceptions.TimeoutError: not all became ready in time.
@@ -103,7 +103,7 @@ class Arrivals:
                 yield meta
 
     def _try_to_read(self, task_ids: Collection[str]) -> dict[str, TaskMeta]:
-        """Read; while the server is away, nothing is known."""
+        """Read the metas; while the server cannot be reached, return nothing."""
         try:
             found = self._read(task_ids)
         except Exception as exc:
@@ -118,7 +118,7 @@ class Arrivals:
 
 
 class _Looks:
-    """When to look without being rung."""
+    """Find when to poll without a notification."""
 
     def __init__(self, notifications: Notifications, poll_interval: float, interval: float) -> None:
         self._notifications = notifications
@@ -128,7 +128,7 @@ class _Looks:
         self._next = time.monotonic() + self._pause()
 
     def seconds(self, deadline: float | None, slices: float | None) -> float:
-        """How long to wait from now."""
+        """Find how long to wait from now."""
         if self._notifications.working != self._was_working:
             self._was_working = not self._was_working
             self._next = time.monotonic() + self._pause()
@@ -137,7 +137,7 @@ class _Looks:
         return seconds if slices is None else min(seconds, slices)
 
     def is_due(self, deadline: float | None) -> bool:
-        """Whether it is time to look at all that is pending, for the last time at the deadline."""
+        """Whether it is time to poll all pending tasks; the last time is at the deadline."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self._pause()

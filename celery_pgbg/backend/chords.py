@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 #: redelivered member may send it instead.
 _LEASE_SECONDS = 30.0
 
-#: Pause between looks at a chord that another has claimed, in seconds.
+#: Pause between checks of a chord that another member has claimed, in seconds.
 _BUSY_SECONDS = 0.5
 
-#: The place of a member that has none: the last.
+#: The place of a member without a place: the last.
 _LAST_INDEX = MAX_INTEGER
 
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class ChordBackend(Protocol):
-    """What counting needs of a result backend."""
+    """The part of a result backend that counting needs."""
 
     app: Any
     metas: TaskMetas
@@ -45,10 +45,10 @@ class ChordBackend(Protocol):
         """Where members are counted."""
 
     def patiently(self, operation: Callable[..., T], *args: Any, limit: float | None = None) -> T:
-        """Do what must not get lost."""
+        """Do something that must not get lost."""
 
     def briefly(self, operation: Callable[..., T], *args: Any) -> T:
-        """Do what somebody may be waiting for."""
+        """Do something that a caller may be waiting for."""
 
     def reference_of(self, state: str, request: Any) -> Reference | None:
         """Find whether a member's value may be the outcome of its statement."""
@@ -61,10 +61,10 @@ class ChordBackend(Protocol):
 
 
 class Chords:
-    """What Celery asks a backend about chords, with the behaviour of its Redis backend.
+    """Answers Celery's calls about chords, with the behaviour of its Redis backend.
 
     Args:
-        backend: whose chords they are.
+        backend: the result backend.
     """
 
     def __init__(self, backend: ChordBackend) -> None:
@@ -88,7 +88,7 @@ class Chords:
             return
         claim = uuid.uuid4().hex
         while (state_now := self._record(request, state, result, claim)) == "busy":
-            # Only a redelivered member comes here: the one that has the claim may have died with it.
+            # Only a redelivered member comes here: the claiming member may have died.
             time.sleep(_BUSY_SECONDS)
         if state_now == "claimed":
             self._conclude(request, claim)
@@ -177,12 +177,12 @@ class Chords:
 
 
 def _is_index(value: Any) -> bool:
-    """Whether a message says a place in a header that there can be."""
+    """Whether a message has a possible place in a header."""
     return isinstance(value, int) and 0 <= value <= _LAST_INDEX
 
 
 class _ClaimLost(Exception):
-    """Our lease was over, and another has claimed the callback."""
+    """Our lease expired, and another member has claimed the callback."""
 
 
 def _chord_error(message: str, cause: Any) -> ChordError:

@@ -1,4 +1,4 @@
-"""The parents of a task that is waited for: a failure of one of them is raised."""
+"""The parents of an awaited task: the failure of a parent is raised."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def parents_of(result: Any) -> Iterator[Any]:
 
 
 class Parents:
-    """Reads those that may have ended all at once, and lets Celery raise the error of one that has failed.
+    """Reads all parents that may have ended in one query, and lets Celery raise the error of a failed parent.
 
     Args:
-        results: the parents, the nearest first; a group stands for its members, as nothing is stored of itself.
+        results: the parents, the nearest first; a group stands for its members, because a group has no stored state.
         read: reads the task meta of ids.
-        raise_error: what Celery gave us to call from time to time; it raises the error of a failed parent.
+        raise_error: the function that Celery wants called from time to time; it raises the error of a failed parent.
     """
 
     def __init__(
@@ -37,24 +37,23 @@ class Parents:
 
     @property
     def pending(self) -> Collection[str]:
-        """The ids of those that are not known to have ended."""
+        """The ids of the parents that are not known to have ended."""
         return set(self._pending)
 
     def tick(self) -> None:
-        """Call what Celery gave us, unless all it does is to look at each parent by itself.
+        """Call Celery's function, unless that only reads each parent by itself.
 
         Raises:
-            Exception: whatever the caller of ``get`` has it raise.
+            Exception: any error that the function of ``get``'s caller raises.
         """
-        # A promise of Celery's has the callback of the caller of ``get`` as its listener, until that was called.
+        # Celery's promise has the callback of ``get``'s caller as its listener, until the callback is called.
         if not self._pending or any(getattr(self._raise_error, "listeners", [self._raise_error])):
             self._raise_error()
 
     def look(self) -> None:
-        """Read those that had not ended.
+        """Read the parents that had not ended.
 
-        Raises:
-            Exception: the error of one that has failed.
+        Raises: Exception: the error of a failed parent.
         """
         if not self._pending:
             return

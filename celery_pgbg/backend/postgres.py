@@ -31,15 +31,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How often a call is repeated that somebody may be waiting for, such as the saving of a group.
+#: How often a call is repeated while a caller may be waiting, such as the saving of a group.
 _BRIEF_RETRIES = 10
 
 
 class PostgresBackend(base.BaseBackend):
     """Keeps task meta, groups and chords in the schema ``celery_pgbg``.
 
-    The value of a SQL task that ran in the same database is not stored a second time: it is the
-    task's outcome, and readable as soon as that commits, with or without a Celery worker.
+    If a SQL task ran in the same database, its value is not stored a second time: the outcome is the value, readable
+    as soon as the statement commits, with or without a Celery worker.
 
     Args:
         app: the Celery app.
@@ -83,13 +83,13 @@ class PostgresBackend(base.BaseBackend):
         return store_of(dsn, settings.connect_timeout, notify)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        """Whether an error is the server's and may pass. What is too large for it will not."""
+        """Whether an error is the server's and temporary. A value too large for the server is not."""
         if isinstance(exc, psycopg.errors.ProgramLimitExceeded):
             return False
         return isinstance(exc, (SessionLost, psycopg.OperationalError))
 
     def patiently(self, operation: Callable[..., T], *args: Any, limit: float | None = None) -> T:
-        """Do what must not get lost: repeat it with back-off while the server is away.
+        """Do something that must not get lost: repeat it with back-off while the server cannot be reached.
 
         ``result_backend_max_retries`` and the settings of the pauses are Celery's; ``limit`` may be fewer.
         """
@@ -109,19 +109,19 @@ class PostgresBackend(base.BaseBackend):
             self._sleep(pause_ms / 1000)
 
     def briefly(self, operation: Callable[..., T], *args: Any) -> T:
-        """Do what somebody may be waiting for: repeat it for some seconds."""
+        """Do something that a caller may be waiting for: repeat it for some seconds."""
         return self.patiently(operation, *args, limit=_BRIEF_RETRIES)
 
     def is_in(self, identity: Identity) -> bool:
-        """Whether it keeps results in this database. Connects when first asked.
+        """Whether this backend keeps its results in that database. Connects at the first call.
 
         Raises:
-            SessionLost, ConfigurationError: it cannot be reached.
+            SessionLost, ConfigurationError: the server cannot be reached.
         """
         return self.store.where() == identity
 
     def reads_outcomes_of(self, dsn: str) -> bool:
-        """Whether the outcomes of statements that run at this address can be read as results.
+        """Whether outcomes of statements that run at this address are readable as results.
 
         Another address of the same database may have another role, which sees other rows.
         """
@@ -130,7 +130,7 @@ class PostgresBackend(base.BaseBackend):
     # --- storing -------------------------------------------------------------------------------------------
 
     def reference_of(self, state: str, request: Any) -> Reference | None:
-        """Find whether a task's value may be the outcome of its statement: the task is one of ours."""
+        """Whether a task's value may be the outcome of its statement: the task is a SQL task."""
         if state != states.SUCCESS or not request:
             return None
         task = self.app.tasks.get(getattr(request, "task", None))
@@ -141,7 +141,7 @@ class PostgresBackend(base.BaseBackend):
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        # With result_backend_always_retry Celery repeats this whole call.
+        # With result_backend_always_retry, Celery repeats this whole call.
         call = _at_once if self.always_retry else self.patiently
         meta = self._get_result_meta(result=None, state=state, traceback=traceback, request=request, format_date=False)
         reference = self.reference_of(state, request)
@@ -154,17 +154,17 @@ class PostgresBackend(base.BaseBackend):
         return result
 
     def mark_as_revoked(self, task_id: str, reason: str = "", request: Any = None, **options: Any) -> Any:
-        """Store REVOKED. Not for a statement that runs: the process that stops it reports its end.
+        """Store REVOKED, unless the statement runs: the process that stops the statement reports its end.
 
-        From Celery 5.7 on, each Celery worker that receives a revoke and does not know the task calls this, with
-        no request; the one that runs it may find that it has just succeeded.
+        From Celery 5.7 on, each Celery worker that receives a revoke for an unknown task calls this method, without a
+        request. The Celery worker with the task may find that the statement has just succeeded.
         """
         if request is None and self.briefly(self.store.is_running, _text(task_id)):
             return None
         return super().mark_as_revoked(task_id, reason, request=request, **options)
 
     def hide_outcomes(self, task_id: str) -> None:
-        """Called before the launch by a task whose result may be another than its statement's outcome."""
+        """Called before the launch by a task whose result may differ from its statement's outcome."""
         self.briefly(self.store.hide_outcomes, _text(task_id))
 
     def _forget(self, task_id: str) -> None:
@@ -175,8 +175,8 @@ class PostgresBackend(base.BaseBackend):
     def get_task_meta(self, task_id: str, cache: bool = True) -> TaskMeta:
         """Read a task's meta.
 
-        Once it is known to have succeeded it is kept, unless only its outcome is there yet: what
-        Celery stores besides, such as its children, is still to come.
+        The meta of a success is kept in memory, unless only the outcome exists: then Celery's part, such as the
+        children, is still to come.
         """
         meta: TaskMeta = super().get_task_meta(task_id, cache)
         if "children" not in meta:
@@ -184,14 +184,14 @@ class PostgresBackend(base.BaseBackend):
         return meta
 
     def meta_from_decoded(self, meta: TaskMeta) -> TaskMeta:
-        """Called with a meta that an ``AsyncResult`` is going to keep."""
+        """Called with a meta that an ``AsyncResult`` keeps."""
         meta = super().meta_from_decoded(meta)
         if "children" in meta:
             return meta
         return EarlyMeta(meta, partial(self._read_again, meta["task_id"]))
 
     def _read_again(self, task_id: str) -> TaskMeta:
-        """Read a meta as an ``AsyncResult`` keeps it; nothing while only the outcome is there."""
+        """Read a meta as an ``AsyncResult`` keeps it; None while only the outcome exists."""
         meta = self.get_task_meta(task_id)
         if "children" not in meta:
             return {}
@@ -204,7 +204,7 @@ class PostgresBackend(base.BaseBackend):
         try:
             return {row.task_id: self.metas.meta_of(row) for row in self.store.read(task_ids)}
         except psycopg.DataError as exc:
-            # One that somebody else has written does not keep the others from being read.
+            # A result that another program has written wrongly must not prevent others from being read.
             if len(task_ids) > 1:
                 return {name: meta for task_id in task_ids for name, meta in self._read_metas([task_id]).items()}
             [task_id] = task_ids
@@ -226,7 +226,7 @@ class PostgresBackend(base.BaseBackend):
 
         Raises:
             celery.exceptions.TimeoutError: it did not end in time.
-            Exception: one of its parents has failed with it.
+            Exception: a parent has failed with this error.
         """
         self._ensure_not_eager()
         parents = parents or Parents((), self._known_metas, lambda: None)
@@ -267,7 +267,7 @@ class PostgresBackend(base.BaseBackend):
         on_interval: Callable[[], Any] | None = None,
         max_iterations: int | None = None,
     ) -> Iterator[tuple[str, TaskMeta]]:
-        """Yield ids and metas of tasks as they end; with ``max_iterations``, of those that have."""
+        """Yield ids and metas of tasks as they end; with ``max_iterations``, only of tasks that have ended."""
         only_now = max_iterations is not None
         wanted = {_text(task_id) for task_id in task_ids}
         arrivals = self._arrivals()(wanted, timeout, interval or 0.5, on_interval, only_now=only_now)
@@ -285,7 +285,7 @@ class PostgresBackend(base.BaseBackend):
         """Yield ids and metas of a group's members as they end, or wait for one of its parents to fail.
 
         Raises:
-            Exception: a parent has failed with it, so that the members will never run.
+            Exception: a parent has failed with this error, so the members will never run.
         """
         self._ensure_not_eager()
         yield from ((each.id, each.results) for each in result.results if isinstance(each, ResultSet))
@@ -294,7 +294,7 @@ class PostgresBackend(base.BaseBackend):
             return
         ancestors = list(parents_of(result))
         for each in reversed(ancestors):
-            # What is known already is not read again below.
+            # Known metas are not read again below.
             if getattr(each, "_cache", None):
                 each.maybe_throw()
         parents = Parents(ancestors, self._known_metas, lambda: [each.maybe_throw() for each in reversed(ancestors)])
@@ -317,7 +317,7 @@ class PostgresBackend(base.BaseBackend):
         return Arrivals(self._known_metas, self.exception_safe_to_retry, self.max_retries, notifications, poll_interval)
 
     def _known_metas(self, task_ids: Collection[str]) -> dict[str, TaskMeta]:
-        """Read metas, those of tasks known to have ended from memory."""
+        """Read metas; metas of ended tasks come from memory."""
         known = {task_id: meta for task_id in task_ids if (meta := self._cache.get(task_id)) is not None}
         rest = [task_id for task_id in task_ids if task_id not in known]
         return known | (self._read_metas(rest) if rest else {})
@@ -358,7 +358,7 @@ class PostgresBackend(base.BaseBackend):
     # --- expiry ---------------------------------------------------------------------------------------------------
 
     def cleanup(self) -> None:
-        """Delete what is older than ``result_expires``; the task ``celery.backend_cleanup`` calls it."""
+        """Delete results older than ``result_expires``; called by the task ``celery.backend_cleanup``."""
         conf = self.app.conf
         # Both came with Celery 5.7.
         given = conf.get("result_failure_expires"), conf.get("result_chord_expires")

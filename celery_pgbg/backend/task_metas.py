@@ -17,13 +17,13 @@ from celery_pgbg.database.result_rows import OutcomeColumns, Payload, ResultRow,
 
 TaskMeta: TypeAlias = dict[str, Any]
 
-#: PostgreSQL holds 1 GB in a value, and libpq as much in a message; the rest of the message is small.
+#: PostgreSQL's limit for a value is 1 GB, and libpq's for a message is the same; the rest of the message is small.
 MAX_VALUE_BYTES = 1_073_741_823 - 16_777_216
 
 #: Of PostgreSQL's type ``integer``.
 MAX_INTEGER = 2**31 - 1
 
-#: What has a column of its own, if it is of this type; the rest of a task's meta is encoded with the serializer.
+#: Fields with their own columns, if the value has this type; the rest of a task's meta is encoded with the serializer.
 _COLUMNS: dict[str, type] = {
     "traceback": str,
     "date_done": datetime,
@@ -37,12 +37,12 @@ _COLUMNS: dict[str, type] = {
 
 
 class EarlyMeta(dict[str, Any]):
-    """The meta of a task of which only the outcome is there yet, as an ``AsyncResult`` keeps it.
+    """The meta of a task while only its outcome exists, as an ``AsyncResult`` keeps it.
 
-    What Celery stores besides is read when it is asked for, but not when Celery itself begins to keep the meta.
+    Celery's part is read when a caller asks for it, but not when Celery itself begins to keep the meta.
 
     Args:
-        meta: what is known.
+        meta: the known part.
         read: reads the meta again.
     """
 
@@ -51,14 +51,14 @@ class EarlyMeta(dict[str, Any]):
         self._read = read
 
     def get(self, name: str, default: Any = None) -> Any:
-        """What is known by this name, by now."""
+        """The present value of this name."""
         if name not in self and not is_asked_by_celery_itself():
             self.update(self._read())
         return super().get(name, default)
 
 
 class Serializer(Protocol):
-    """What a task's meta is encoded with: one of Celery's backends has it."""
+    """The encoding of a task's meta: a part of Celery's backends."""
 
     content_type: str
     content_encoding: str
@@ -69,14 +69,14 @@ class Serializer(Protocol):
         """Encode a value."""
 
     def exception_to_python(self, exc: Any) -> Any:
-        """Make an error of what was stored of it."""
+        """Make an error from its stored form."""
 
 
 class TaskMetas:
     """Encodes and decodes with the backend's serializer.
 
     Args:
-        backend: whose serializer it is.
+        backend: the backend with the serializer.
     """
 
     def __init__(self, backend: Serializer) -> None:
@@ -87,7 +87,7 @@ class TaskMetas:
 
         Raises:
             kombu.exceptions.EncodeError: the serializer cannot encode it.
-            BackendStoreError: it is larger than PostgreSQL can hold.
+            BackendStoreError: the value is larger than PostgreSQL can hold.
         """
         encoded = self._backend.encode(data)
         value = encoded.encode() if isinstance(encoded, str) else encoded
@@ -96,12 +96,12 @@ class TaskMetas:
         return Payload(self._backend.content_type, self._backend.content_encoding, value)
 
     def no_value(self) -> Payload:
-        """Say only how the rest of a row is encoded."""
+        """Name only the encoding of the rest of a row."""
         return Payload(self._backend.content_type, self._backend.content_encoding, None)
 
     def decoded(self, value: bytes, content_type: str | None, content_encoding: str | None) -> Any:
         """Decode a value, whichever serializer wrote it, if ``result_accept_content`` allows that."""
-        # Celery 5.7 can compress results, and marks those.
+        # Celery 5.7 can compress results, and marks compressed results.
         decompress: Callable[[bytes], bytes] = getattr(base, "decompress_payload", bytes)
         return loads(decompress(value), content_type, content_encoding, accept=self._backend.accept)
 
@@ -109,8 +109,8 @@ class TaskMetas:
         """Decode a stored value, or the outcome that stands for it.
 
         Returns:
-            State and value: FAILURE and the error where Python cannot hold the outcome's value. PENDING
-            where the outcome has expired, as an expired result is.
+            State and value. FAILURE and the error if Python cannot hold the outcome's value; PENDING if the outcome
+            has expired, as for an expired result.
         """
         if row.attempt is not None and (
             row.outcome_attempt is not None or row.status not in states.READY_STATES or _is_result(row)
@@ -125,7 +125,7 @@ class TaskMetas:
         """Make the row of a task's meta, without its result."""
         rest = {name: value for name, value in meta.items() if value is not None and name not in ("status", "result")}
         columns = {name: rest.pop(name) for name in _COLUMNS if _fits(name, rest.get(name))}
-        # The usual ones, an empty list, take no room.
+        # The usual value, an empty list, takes no room.
         rest["children"] = meta.get("children")
         if rest["children"] == []:
             del rest["children"]
@@ -134,7 +134,7 @@ class TaskMetas:
         return ResultRow(task_id=task_id, status=meta["status"], details=details, **columns)
 
     def meta_of(self, row: StoredResult) -> TaskMeta:
-        """Make a task's meta; without children, where only its outcome is there yet."""
+        """Make a task's meta; without children, if only the outcome exists."""
         status, value = (states.PENDING, None) if row.forgotten else self.value_of(row)
         meta: TaskMeta = {"task_id": row.task_id, "status": status, "result": value, "traceback": row.traceback}
         if row.task_meta is not None and _is_result(row):
@@ -157,7 +157,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def _is_result(row: StoredResult | StoredPart) -> bool:
-    """Whether the outcome is all that there is to be stored."""
+    """Whether the outcome is the whole result."""
     return isinstance(row, StoredResult) and row.task_meta is not None and not row.forgotten
 
 

@@ -16,11 +16,11 @@ _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 
 @dataclass(frozen=True)
 class ResultURL:
-    """What a URL such as ``pgbg+postgresql://user@host/db?notify=false`` says.
+    """The content of a URL such as ``pgbg+postgresql://user@host/db?notify=false``.
 
     Attributes:
-        dsn: where the results are; None: where ``pgbg_dsn`` says.
-        notify: learn of results by NOTIFY; None: as ``pgbg_notify`` says.
+        dsn: the database of the results; None: ``pgbg_dsn``.
+        notify: whether NOTIFY announces results; None: as ``pgbg_notify``.
     """
 
     dsn: str | None
@@ -28,10 +28,10 @@ class ResultURL:
 
     @classmethod
     def parse(cls, url: str | None) -> ResultURL:
-        """Take a URL apart; Celery has cut off the ``pgbg+`` before us, or not.
+        """Take a URL apart, with or without the ``pgbg+`` that Celery may have cut off.
 
         Raises:
-            ConfigurationError: it is no URL of PostgreSQL, or ``notify`` is neither true nor false.
+            ConfigurationError: not a URL of PostgreSQL, or ``notify`` is neither true nor false.
         """
         scheme, _, rest = (url or "pgbg://").partition("://")
         address, query = cut_parameters(rest)

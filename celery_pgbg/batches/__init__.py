@@ -1,1 +1,1 @@
-"""SQL tasks that go through a table in batches, each a transaction of its own."""
+"""SQL tasks that walk a table in batches, each batch in its own transaction."""

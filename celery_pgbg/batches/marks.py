@@ -1,4 +1,4 @@
-"""The placeholder of a batch's range, ``{batch}``, in whatever a task's body returns."""
+"""The placeholder of a batch's range, ``{batch}``, in the statement of a task's body."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from psycopg import sql
 
 from celery_pgbg.errors import TaskDefinitionError
 
-#: ``{batch}``, and ``{batch:o}`` where the statement calls the table ``o``.
+#: ``{batch}``, and ``{batch:o}`` if the statement has the alias ``o`` for the table.
 _PLACEHOLDER = re.compile(r"\{batch(?::([^\W\d][\w$]*))?\}")
 
 
 def mark_batches(task_name: str, query: Any, mark: str) -> Any:
-    """Put a mark in place of the placeholder, before values are bound that may look like one.
+    """Put a mark in place of the placeholder, before values are bound that may look like a placeholder.
 
     Args:
         task_name: for messages.
@@ -22,7 +22,7 @@ def mark_batches(task_name: str, query: Any, mark: str) -> Any:
         mark: a word that no value has.
 
     Raises:
-        TaskDefinitionError: there is no placeholder, so that each batch would be the whole table.
+        TaskDefinitionError: there is no placeholder, so each batch would be the whole table.
     """
     marker = _Marker(mark)
     marked = marker.marked(query)

@@ -1,4 +1,4 @@
-"""The options of a batched task, and what its message may say: checked before anything runs."""
+"""The options of a batched task, and the fields of its message, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from celery_pgbg.errors import BindingError, TaskDefinitionError
 
-#: Name of the message's header that names the walk to go on with, or the part of a table.
+#: The message's header that names the walk to continue, or the part of a table.
 HEADER = "pgbg_walk"
 
 MOST_PARTS = 1000
@@ -36,7 +36,7 @@ def check_options(task: Any, owner: str) -> None:
 
 
 def _check_others(task: Any, owner: str) -> None:
-    """Check the options of all SQL tasks that mean nothing here."""
+    """Refuse options of SQL tasks that have no meaning for batched tasks."""
     if not task.atomic or task.reuse:
         raise TaskDefinitionError(f"{owner}: a batched task takes neither atomic=False nor reuse=True")
     if task.returns is not None:
@@ -58,15 +58,15 @@ def _check_number(owner: str, name: str, value: Any, low: float, high: float, wh
 
 
 def key_columns(key: Any) -> tuple[str, ...]:
-    """The columns of a key, given as one or as several."""
+    """The columns of a key, given as a string or a tuple."""
     return (key,) if isinstance(key, str) else tuple(key or ())
 
 
 def read_header(owner: str, header: Any) -> tuple[str | None, tuple[str, int, int] | None]:
-    """Read which walk a message goes on with, and which part of which split it is.
+    """Read from a message which walk to continue, and which part of which split it is.
 
     Raises:
-        BindingError: it is not as we write it.
+        BindingError: the header does not have our form.
     """
     if header is None:
         return None, None

@@ -21,11 +21,11 @@ from celery_pgbg.tasks.task import SQLTask
 
 
 class BatchedSQLTask(SQLTask):
-    """A task whose statement runs again and again, for one batch of a table's rows after the other.
+    """A task whose statement runs once for each batch of a table's rows.
 
-    The body returns the statement with ``{batch}`` where the condition for the rows of a batch goes. One background
-    worker walks the table in the order of its key, and commits after each batch, together with how far it came. So
-    nothing is done twice and nothing left out when it is interrupted: the next delivery goes on after the last batch.
+    The body returns a statement with ``{batch}`` in place of the condition for the rows of a batch. One background
+    worker walks the table in the order of its key, and commits each batch together with its position. So after an
+    interruption nothing is done twice or left out: the next delivery continues after the last batch.
 
     The task returns a dict: ``rows`` that the statement changed, ``batches``, and the ``seconds`` that they took.
     """
@@ -36,30 +36,30 @@ class BatchedSQLTask(SQLTask):
     table: ClassVar[str | None] = None
     #: The column, or the columns in their order, of a unique index.
     key: ClassVar[str | Sequence[str] | None] = None
-    #: Seconds that a batch should take; its number of rows follows.
+    #: Seconds that a batch should take; the number of rows is adjusted to it.
     batch_seconds: ClassVar[float] = 0.5
-    #: Rows that a batch has at most.
+    #: Largest number of rows in a batch.
     max_batch_rows: ClassVar[int] = 100_000
-    #: Seconds that the slowest standby may be behind; else the next batch waits. None: not looked at.
+    #: The next batch waits while the slowest standby is more than these seconds behind. None: no check.
     max_replication_lag: ClassVar[float | None] = None
-    #: Smaller batches, and a pause after each, while other sessions wait for their locks.
+    #: Whether batches get smaller and are followed by pauses while other sessions wait for their locks.
     yields_to_waiters: ClassVar[bool] = True
-    #: A condition in SQL; while it is true, the next batch waits. None: none.
+    #: A condition in SQL; the next batch waits while it is true. None: no condition.
     wait_while: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Check the options of what has a body."""
+        """Check the options of a class with a body."""
         super().__init_subclass__(**kwargs)
         if "body" in cls.__dict__:
             check_options(cls, f"task {cls.__dict__.get('name') or cls.__name__}")
 
     def make_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Order:
-        """Put together the statement, its arguments, and how it goes through the table.
+        """Combine the statement, its arguments, and the walk through the table.
 
         Raises:
-            TaskDefinitionError: the body returned something that is no statement, or one without ``{batch}``.
+            TaskDefinitionError: the body did not return a statement with ``{batch}``.
             TypeError: the arguments do not fit the body's parameters.
-            BindingError: the message names a walk in a way that is not ours.
+            BindingError: the message's header for the walk does not have our form.
         """
         order = super().make_order(args, kwargs)
         walk_id, split = read_header(self.name, (self.request.headers or {}).get(HEADER))
@@ -88,9 +88,9 @@ class BatchedSQLTask(SQLTask):
         return {"content_type": content_type, "encoding": encoding, "body": body}
 
     def in_ranges(self, parts: int, *args: Any, **kwargs: Any) -> group:
-        """Make a group of so many tasks, 1 - 1000, each of which walks a range of the table of about the same size.
+        """Make a group of 1 - 1000 tasks; each walks a range of the table, of about equal size.
 
-        The first that starts decides where the ranges begin and end.
+        The first task to start decides where the ranges begin and end.
         """
         if type(parts) is not int or not 1 <= parts <= MOST_PARTS:
             raise ValueError(f"{self.name}: a table is split into 1 - {MOST_PARTS} ranges, not {parts!r}")
@@ -100,7 +100,7 @@ class BatchedSQLTask(SQLTask):
 
 
 def batched_sql_task(*args: Any, **options: Any) -> Any:
-    """Make a function into a batched SQL task of whatever app is current.
+    """Make a function into a batched SQL task of the current app.
 
     Used as ``@batched_sql_task(table="orders", key="id", ...)``; takes the options of ``BatchedSQLTask``, those of
     ``SQLTask`` but ``atomic``, ``reuse`` and ``returns``, and every option of Celery's tasks.

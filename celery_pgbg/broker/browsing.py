@@ -1,4 +1,4 @@
-"""Looking at the broker's queues, for people who operate it."""
+"""Shows the broker's queues to operators."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from celery_pgbg.broker.station import stations
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import PgbgError
 
-#: Where messages go that were delivered too often.
+#: The queue for messages that were delivered too often.
 DEAD_LETTERS = "celery_pgbg.dead_letters"
 
-#: An event loop asks, so no more are counted.
+#: The event loop asks for this number, so the count is limited.
 _COUNTED = 10_000
 
 
 def queues(session: Session) -> list[dict[str, Any]]:
-    """Count what each queue has. Columns: see ``queues.sql``."""
+    """Count the messages of each queue. Columns: see ``queues.sql``."""
     with session.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query("queues")).fetchall()
 
 
 def health(session: Session) -> dict[str, Any]:
-    """Read what may be wrong with the broker of this database. Columns: see ``health.sql``.
+    """Read the health of this database's broker. Columns: see ``health.sql``.
 
     Raises:
-        psycopg.errors.InsufficientPrivilege: this role may send at most.
+        psycopg.errors.InsufficientPrivilege: this role may at most send.
     """
     with session.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(query("health")).fetchone()
@@ -38,7 +38,7 @@ def health(session: Session) -> dict[str, Any]:
 
 
 def describe_queues() -> list[dict[str, Any]]:
-    """What ``inspect stats`` shows: what waits in the queues that this process takes from, counted up to a limit."""
+    """Count, for ``inspect stats``, the waiting messages of the queues that this process consumes, up to a limit."""
     found: list[dict[str, Any]] = []
     for station in stations():
         queue_ids = station.queue_ids
@@ -58,12 +58,12 @@ def messages(session: Session, queue: str, limit: int | None) -> list[dict[str, 
 
 
 def purge(session: Session, queue: str) -> int:
-    """Delete the messages of a queue that wait; returns how many."""
+    """Delete the waiting messages of a queue; returns their number."""
     row = session.execute(query("purge_queue"), {"name": queue}).fetchone()
     return int(row[0]) if row else 0
 
 
 def send_back(session: Session, message_id: int | None) -> int:
-    """Send one dead letter, or all, back to where they came from; returns how many."""
+    """Send one or all dead letters back to their queues; returns their number."""
     row = session.execute(query("send_back"), {"id": message_id}).fetchone()
     return int(row[0]) if row else 0

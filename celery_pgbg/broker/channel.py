@@ -1,4 +1,4 @@
-"""A channel: AMQP's verbs, as kombu calls them."""
+"""A channel: the methods of AMQP, as kombu calls them."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from celery_pgbg.broker.slots import BATCH, Subscription
 from celery_pgbg.errors import SessionLost
 from celery_pgbg.orders import Identity
 
-#: A consumer that had its fill is given more when a quarter of its prefetch count is free, or after this time in
-#: seconds: so that quick tasks share a look.
+#: A full consumer gets more messages when a quarter of its prefetch count is free, or after this time in seconds. So
+#: one look serves several quick tasks.
 _PATIENCE = 0.005
 _PART = 4
 
 
 class ChannelOwner(Protocol):
-    """What a channel belongs to: a connection."""
+    """The interface of a channel's connection."""
 
     loop: Any
 
     @property
     def outlet(self) -> Outlet:
-        """What sends."""
+        """The sending side."""
 
     @property
     def inlet(self) -> Inlet:
-        """What takes."""
+        """The receiving side."""
 
     def open_inlet(self) -> Inlet:
-        """Open the session that takes, unless it is."""
+        """Open the receiving session, unless it is open."""
 
     def acked(self) -> None:
         """Called after an acknowledgement."""
@@ -54,11 +54,11 @@ class Channel(Declarations, base.StdChannel):
     """Sends, takes and acknowledges for its consumers.
 
     Attributes:
-        connection: what it belongs to; None once closed.
-        prefetch_count: how many messages its consumers may have unacknowledged, together; 0: as many as come.
+        connection: its connection; None once closed.
+        prefetch_count: how many unacknowledged messages its consumers may have together; 0: no limit.
     """
 
-    # Under kombu's name.
+    # The name is kombu's.
     Message = messages.Message
     _ids = itertools.count(1)
 
@@ -71,14 +71,14 @@ class Channel(Declarations, base.StdChannel):
         self.inbox: deque[tuple[Delivery, Subscription]] = deque()
         self._callbacks: dict[str, Callable[[messages.Message], Any]] = {}
         self._unacked: dict[int, int] = {}
-        #: Ids of messages that the transactions of their tasks have deleted, and that are going to be acknowledged.
+        #: Ids of messages that their tasks' transactions have deleted; they are still to be acknowledged.
         self.gone: set[int] = set()
         self._tags = itertools.count(1)
         self._full_since = 0.0
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not closed."""
+        """Whether the channel is open."""
         return self.connection is not None
 
     @property
@@ -102,7 +102,7 @@ class Channel(Declarations, base.StdChannel):
         headers: Mapping[str, Any] | None = None,
         properties: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Gather what ``basic_publish`` takes."""
+        """Make the message for ``basic_publish``."""
         return {
             "body": body,
             "content_type": content_type,
@@ -161,7 +161,10 @@ class Channel(Declarations, base.StdChannel):
         return tag
 
     def basic_cancel(self, consumer_tag: str, **options: Any) -> None:
-        """End that. What has come for it is still delivered, as by RabbitMQ; an event loop gives it back instead."""
+        """Stop consuming.
+
+        Messages that have come are still delivered, as by RabbitMQ; an event loop gives them back instead.
+        """
         if consumer_tag not in self._callbacks:
             return
         self._inlet.unsubscribe(self, consumer_tag)
@@ -183,11 +186,11 @@ class Channel(Declarations, base.StdChannel):
         return self._message(taken[0], None, bool(no_ack)) if taken else None
 
     def message_to_python(self, message: messages.Message) -> messages.Message:
-        """Nothing is left to do."""
+        """Nothing to do."""
         return message
 
     def capacity(self, no_ack: bool) -> int:
-        """How many messages more may come now."""
+        """How many more messages may come now."""
         if no_ack or not self.prefetch_count:
             return max(0, BATCH - len(self.inbox))
         return max(0, self._free)
@@ -198,11 +201,11 @@ class Channel(Declarations, base.StdChannel):
 
     @property
     def has_little_room(self) -> bool:
-        """Whether there is room, if not much: then time makes it worth a look."""
+        """Whether there is any room; with little room, a look is worth it after some time."""
         return bool(self.prefetch_count) and self._free > 0
 
     def has_room(self, no_ack: bool) -> bool:
-        """Whether it is worth looking for more."""
+        """Whether a look for more messages is worth it."""
         if no_ack or not self.prefetch_count:
             return not self.inbox
         if self._free <= 0:
@@ -212,7 +215,7 @@ class Channel(Declarations, base.StdChannel):
 
     @property
     def has_unacked(self) -> bool:
-        """Whether something was delivered, or is going to be, and not acknowledged."""
+        """Whether there are unacknowledged messages, delivered or in the inbox."""
         return bool(self._unacked or self.inbox)
 
     def receive(self, delivery: Delivery, subscription: Subscription) -> None:
@@ -248,7 +251,7 @@ class Channel(Declarations, base.StdChannel):
         return self._inlet.identity
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
-        """Have a message deleted; with multiple also those before it. Any thread may call."""
+        """Have a message deleted; with ``multiple`` also all earlier messages. Any thread may call."""
         for message_id in self._settle(delivery_tag, multiple):
             self._inlet.ack(message_id, message_id in self.gone)
             self.gone.discard(message_id)
@@ -262,7 +265,7 @@ class Channel(Declarations, base.StdChannel):
             self._inlet.give_back(self._settle(delivery_tag, False))
 
     def basic_recover(self, requeue: bool = False) -> None:
-        """Give back what is not acknowledged."""
+        """Give back the unacknowledged messages."""
         given, self._unacked = self._unacked, {}
         self._inlet.give_back(given.values())
 
@@ -274,18 +277,18 @@ class Channel(Declarations, base.StdChannel):
     # --- closing -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Cancel its consumers and give back what is not acknowledged."""
+        """Cancel the consumers and give back the unacknowledged messages."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.close_channel(self)
 
     def abandon(self) -> None:
-        """Forget all, without a word to the server."""
+        """Forget everything, without a call to the server."""
         self.connection = None
         self.leave()
 
     def leave(self) -> tuple[list[str], list[int]]:
-        """Forget consumers and messages; returns the tags of the former, and what of the latter is to be given back."""
+        """Forget consumers and messages; returns the consumers' tags and the messages to give back."""
         tags = list(self._callbacks)
         back = [*self._unacked.values(), *(item[0].id for item in self.inbox if not item[1].no_ack)]
         self._unacked = {}

@@ -1,4 +1,4 @@
-"""A connection, as kombu sees it: the two sessions of the process stand behind all of them."""
+"""A connection, as kombu sees it; all connections of a process share two sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BrokerConnection:
 
     Attributes:
         client: kombu's ``Connection``.
-        loop: the event loop that reads for it; None: ``drain_events`` does.
+        loop: the event loop that reads for it; None: ``drain_events`` reads.
     """
 
     def __init__(self, station: Station, client: Any) -> None:
@@ -35,25 +35,25 @@ class BrokerConnection:
 
     @property
     def connected(self) -> bool:
-        """Whether its sessions are, as far as known."""
+        """Whether its sessions are open, as far as known."""
         return not self._closed and self._pid == os.getpid() and (self._inlet is None or self._inlet.lost is None)
 
     @property
     def outlet(self) -> Outlet:
-        """What sends.
+        """The sending side.
 
         Raises:
-            SessionLost: it was closed.
+            SessionLost: the connection is closed.
         """
         self._check()
         return self._station.outlet
 
     @property
     def inlet(self) -> Inlet:
-        """What takes.
+        """The receiving side.
 
         Raises:
-            SessionLost: it is over; or there is none, so that nothing was taken.
+            SessionLost: its session is over; or there is none, so no message was taken.
         """
         self._check()
         if self._inlet is None or self._inlet.lost is not None:
@@ -61,7 +61,7 @@ class BrokerConnection:
         return self._inlet
 
     def open_inlet(self) -> Inlet:
-        """Open the session that takes, unless it is.
+        """Open the receiving session, unless it is open.
 
         Raises:
             SessionLost: it cannot be opened, or is over.
@@ -85,7 +85,7 @@ class BrokerConnection:
         return made
 
     def close_channel(self, channel: Channel) -> None:
-        """Called by a channel that closes: give back what it has, and end its subscriptions."""
+        """Called by a closing channel: give back its messages, and end its subscriptions."""
         with contextlib.suppress(ValueError):
             self.channels.remove(channel)
         inlet = self._inlet
@@ -103,7 +103,7 @@ class BrokerConnection:
         self._leave()
 
     def abandon(self) -> None:
-        """Forget all, as after a fork: the sessions are the parent's."""
+        """Forget everything, as after a fork: the sessions belong to the parent."""
         for channel in list(self.channels):
             channel.abandon() if self._pid != os.getpid() else channel.close()
         self._leave()
@@ -119,11 +119,11 @@ class BrokerConnection:
 
     @property
     def has_unacked(self) -> bool:
-        """Whether a channel has."""
+        """Whether a channel has unacknowledged messages."""
         return any(channel.has_unacked for channel in list(self.channels))
 
     def forget_inlet(self) -> None:
-        """The session that takes was closed, since nobody did."""
+        """The receiving session was closed, because no channel consumed."""
         self._inlet = None
 
     @property
@@ -136,19 +136,22 @@ class BrokerConnection:
         return any(channel.deliver() for channel in list(self.channels))
 
     def read_by(self, loop: Any) -> None:
-        """Let an event loop read; None: ``drain_events`` does."""
+        """Let an event loop read; None: ``drain_events`` reads."""
         self.loop = loop
         if loop is not None and self._inlet is not None:
             self._station.open_inlet(self)
 
     def keep(self) -> None:
-        """Send what is acknowledged, and renew a lease, where nobody looks for messages for a while."""
+        """Send acknowledgements and renew a lease while no look for messages takes place."""
         if self._inlet is not None and self._inlet.lost is None:
             self._inlet.flush()
             self._inlet.tend_if_due()
 
     def acked(self) -> None:
-        """Called after an acknowledgement: an event loop sends it soon, with others; else it is sent now."""
+        """Called after an acknowledgement.
+
+        An event loop sends it soon, together with others; without a loop it is sent now.
+        """
         if self.loop is None:
             if self.inlet.has_acked:
                 self.inlet.flush()
@@ -159,7 +162,7 @@ class BrokerConnection:
         """Wait for one message and deliver it.
 
         Raises:
-            TimeoutError: none came within this time, in seconds.
+            TimeoutError: no message came within this time, in seconds.
             SessionLost: the session is over.
         """
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -1,4 +1,4 @@
-"""The session of a consumer: its record, the lock or the lease that shows that it lives, its notifications."""
+"""The session of a consumer: its record, its lock or lease that shows that it lives, its notifications."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Where no lock is possible: how long what we have taken is ours unless we say so again, in seconds.
+#: The lease, if no lock is possible: how long taken messages are ours without a renewal, in seconds.
 LEASE_SECONDS = 60.0
 
-#: A server that was the primary, or may never be it: another connection may lead to the one that is.
+#: The server is not the primary, or no longer; another connection may lead to the primary.
 READ_ONLY = "the server takes no writes"
 
 _NO_LOCK = (
@@ -36,19 +36,19 @@ _NO_LOCK = (
 class ConsumerSession:
     """Executes a consumer's statements, one at a time. Any thread may call it.
 
-    Every call raises ``SessionLost`` once it is over.
+    Every call raises ``SessionLost`` once the session is over.
 
     Args:
         open_session: makes a connected session.
-        name: what others see of this consumer.
-        wants_notifications: unless a pooler forbids it.
-        earlier: the id of the one that was lost before, if there was one.
+        name: the name that other sessions see.
+        wants_notifications: whether to listen, unless a pooler prevents it.
+        earlier: the id of the lost consumer before this one, if any.
 
     Attributes:
         id: among all consumers.
-        listens: it gets notifications.
-        lease_ms: how long what it has taken is its, where no lock shows that it lives; else None.
-        lost: why it is over; None while it is not.
+        listens: whether it gets notifications.
+        lease_ms: the lease of its messages in milliseconds, if no lock shows that it lives; else None.
+        lost: why the session is over; None while it lives.
         waiting: its lock, and the threads that wait for messages.
     """
 
@@ -88,7 +88,7 @@ class ConsumerSession:
 
     @property
     def identity(self) -> Identity:
-        """The database that it takes from."""
+        """The database of its messages."""
         if self._identity is None:
             row = self.run(lambda session: session.execute(queries.query("database_identity")).fetchone())
             assert row is not None
@@ -112,10 +112,10 @@ class ConsumerSession:
         return self.run(work)
 
     def run(self, work: Callable[[Session], T]) -> T:
-        """Do something with the session.
+        """Call a function with the session.
 
         Raises:
-            SessionLost: it is over, or ended by that.
+            SessionLost: the session is over, or the call ended it.
         """
         with self.waiting.lock:
             if self.lost is not None:
@@ -132,16 +132,16 @@ class ConsumerSession:
     # --- notifications -----------------------------------------------------------------------------------
 
     def on_notify(self, handler: Callable[[psycopg.Notify], None]) -> None:
-        """Have notifications that arrive with the answer to a statement handled."""
+        """Handle the notifications that arrive with the answer to a statement."""
         self._session.add_notify_handler(handler)
 
     def listen(self, queue_id: int) -> None:
-        """Be notified for a queue from now on."""
+        """Listen for a queue."""
         if self.listens:
             self.run(lambda session: session.execute(f"LISTEN celery_pgbg_queue_{queue_id:d}"))
 
     def unlisten(self, queue_id: int) -> None:
-        """End that."""
+        """Stop listening for it."""
         if self.listens:
             self.run(lambda session: session.execute(f"UNLISTEN celery_pgbg_queue_{queue_id:d}"))
 
@@ -158,7 +158,7 @@ class ConsumerSession:
     # --- the end -------------------------------------------------------------------------------------------
 
     def lose(self, reason: str, cause: Exception | None = None) -> NoReturn:
-        """End it, because it is of no more use.
+        """End the session, because it is useless now.
 
         Raises:
             SessionLost: always.
@@ -167,7 +167,7 @@ class ConsumerSession:
         raise SessionLost(f"the broker's session is over: {reason}") from cause
 
     def end(self, reason: str) -> None:
-        """End it, and wake all who wait."""
+        """End the session, and wake all waiting threads."""
         if self.lost is None:
             self.lost = reason
         self._session.close()

@@ -21,13 +21,13 @@ QUEUE_METHOD, EXCHANGE_METHOD = (50, 10), (40, 10)
 
 
 class Declarations:
-    """AMQP's verbs for what there is to send to and take from."""
+    """AMQP's methods for queues, exchanges and bindings."""
 
     connection: Any
 
     @property
     def outlet(self) -> Any:
-        """What sends.
+        """The sending side.
 
         Raises:
             SessionLost: the channel, or its connection, is closed.
@@ -47,10 +47,10 @@ class Declarations:
         passive: bool = False,
         **options: Any,
     ) -> None:
-        """Make an exchange unless it is there.
+        """Make an exchange, unless it exists.
 
         Raises:
-            ChannelError: there is one of another type, or of none of ours.
+            ChannelError: it exists with another type, or the type is not supported.
             NotFound: passive, and there is none.
         """
         name, wanted = exchange or f"amq.{type or 'direct'}", type or "direct"
@@ -75,7 +75,7 @@ class Declarations:
         arguments: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> queue_declare_ok_t:
-        """Make a queue unless it is there; what is there remains as it was declared first.
+        """Make a queue, unless it exists; an existing queue keeps its first declaration.
 
         Raises:
             NotFound: passive, and there is none.
@@ -103,7 +103,7 @@ class Declarations:
         """Let a queue get messages of an exchange.
 
         Raises:
-            NotFound: one of them is not there.
+            NotFound: one of them does not exist.
         """
         if not exchange:
             return
@@ -117,7 +117,7 @@ class Declarations:
     def queue_unbind(
         self, queue: str, exchange: str = "", routing_key: str = "", arguments: Any = None, **options: Any
     ) -> None:
-        """Take that back."""
+        """Remove a binding."""
         parameters = {"queue": queue, "exchange": exchange, "routing_key": routing_key or ""}
         self.outlet.fetch("unbind_queue", parameters)
 
@@ -135,7 +135,7 @@ class Declarations:
         """Delete a queue with its messages; returns how many waited.
 
         Raises:
-            ChannelError: it is not unused, or not empty, as asked for.
+            ChannelError: the queue is in use, or not empty, against the caller's condition.
         """
         parameters = {"name": queue, "if_unused": if_unused, "if_empty": if_empty}
         waiting: int | None = self.outlet.fetch("delete_queue", parameters)[0]
@@ -144,7 +144,7 @@ class Declarations:
         return waiting
 
     def queue_purge(self, queue: str, **options: Any) -> int:
-        """Delete the messages of a queue that wait; returns how many."""
+        """Delete the waiting messages of a queue; returns their number."""
         return int(self.outlet.fetch("purge_queue", {"name": queue})[0])
 
     def list_bindings(self) -> list[tuple[str, str, str]]:
@@ -153,6 +153,6 @@ class Declarations:
         return rows
 
     def after_reply_message_received(self, queue: str) -> None:
-        """Called when a queue for replies is done with."""
+        """Called when a queue for replies is no longer needed."""
         with contextlib.suppress(ChannelError):
             self.queue_delete(queue)

@@ -1,4 +1,4 @@
-"""Looking for messages from Celery's event loop."""
+"""Looks for messages in Celery's event loop."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Protocol
 
 from celery_pgbg.broker.inlet import Inlet
 
-#: So long acknowledgements wait for others, in seconds.
+#: How long an acknowledgement waits for others, in seconds.
 _PATIENCE = 0.005
 
-#: Waits that are longer end with a tick of this distance, in seconds.
+#: Longer waits end at a tick of this period, in seconds.
 _TICK = 1.0
 
-#: At most so many messages are delivered before the loop goes on.
+#: The largest number of messages delivered in one step of the loop.
 _AT_ONCE = 200
 
 
 class Reader(Protocol):
-    """What messages are delivered through: a connection."""
+    """The interface of a connection that delivers messages."""
 
     loop: Any
 
@@ -33,10 +33,10 @@ class Reader(Protocol):
 
 
 class Driver:
-    """Reads, looks and delivers when the loop calls it. In the loop's thread, except ``acked``.
+    """Reads, looks and delivers when the loop calls it. All methods but ``acked`` run in the loop's thread.
 
     Args:
-        connections: those that have this inlet.
+        connections: the connections with this inlet.
     """
 
     def __init__(self, connections: Iterable[Reader]) -> None:
@@ -50,13 +50,13 @@ class Driver:
         self._is_scheduled = False
 
     def attach(self, inlet: Inlet, loop: Any) -> None:
-        """Let the loop call from now on; once more after the loop was reset."""
+        """Register with the loop; again after the loop was reset."""
         self.detach()
         self._inlet, self._loop, self._thread = inlet, loop, threading.get_ident()
         for fileno in (inlet.fileno(), inlet.waiting.fileno()):
             loop.add_reader(fileno, self._on_readable, inlet)
             self._filenos.append(fileno)
-        # The loop may have forgotten what was scheduled.
+        # The loop may have lost its schedule.
         self._has_timer = self._is_scheduled = False
         self._ticks = loop.call_repeatedly(_TICK, self._on_tick, inlet)
         self._soon()
@@ -73,7 +73,7 @@ class Driver:
             ticks.cancel()
 
     def acked(self) -> None:
-        """Something was acknowledged. Any thread may call."""
+        """A message was acknowledged. Any thread may call."""
         inlet = self._inlet
         if threading.get_ident() == self._thread:
             self._plan()
@@ -89,7 +89,7 @@ class Driver:
     def _soon(self) -> None:
         if not self._is_scheduled and self._loop is not None:
             self._is_scheduled = True
-            # What is called "soon" in a call of that kind waits for the next event, up to a second.
+            # A call_soon within a call_soon waits for the next event, up to a second.
             self._loop.call_later(0, self._on_soon, self._inlet)
 
     def _on_soon(self, inlet: Inlet) -> None:
@@ -98,7 +98,7 @@ class Driver:
             self._step()
 
     def _step(self) -> None:
-        """Look if it is time, deliver, and plan the next step."""
+        """Look for messages if it is time, deliver, and plan the next step."""
         inlet = self._inlet
         if inlet is None:
             return
@@ -111,7 +111,7 @@ class Driver:
         self._plan()
 
     def _plan(self) -> None:
-        """Step again at once, after a while, or when something comes."""
+        """Plan the next step: at once, after a while, or when a notification comes."""
         inlet = self._inlet
         if inlet is None or self._is_scheduled:
             return

@@ -20,27 +20,27 @@ from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import SessionLost
 from celery_pgbg.orders import Identity
 
-#: Notified by ``give_back``: there are messages below the ids that were taken before.
+#: The notification of ``give_back``: there are messages with ids below those taken before.
 _RETURNED = "returned"
 
 _CLOSED = "it was closed"
 
 
 class Inlet:
-    """Takes and acknowledges. Any thread may call it; messages go to the channels' inboxes.
+    """Takes and acknowledges messages for all channels. Any thread may call it.
 
-    It lives as long as its session: what it has taken is its for so long. Every call raises
-    ``SessionLost`` once that is over.
+    Messages go to the channels' inboxes. The inlet lives as long as its session, and keeps its messages for that time.
+    Every call raises ``SessionLost`` once the session is over.
 
     Args:
         open_session: makes a connected session.
         name: what others see of this consumer.
-        poll_interval: seconds between looks without NOTIFY; None: use it.
-        max_deliveries: how often a message is delivered at most; None: without a limit.
+        poll_interval: seconds between looks without NOTIFY; None: use NOTIFY.
+        max_deliveries: how often a message is delivered at most; None: no limit.
         earlier: the id of the one that was lost before, if there was one.
 
     Attributes:
-        opened_at: when, by the monotonic clock.
+        opened_at: time of its opening, by the monotonic clock.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Inlet:
 
     @property
     def has_failed(self) -> bool:
-        """Whether its session was lost, or the server has refused to let it take messages."""
+        """Whether its session was lost, or the server refused to let it take messages."""
         return self._was_refused or self.lost not in (None, _CLOSED)
 
     @property
@@ -93,7 +93,7 @@ class Inlet:
     # --- subscribing -------------------------------------------------------------------------------
 
     def subscribe(self, channel: Taker, queue: str, tag: str, no_ack: bool) -> bool:
-        """Take from a queue for a channel from now on. False where there is no such queue."""
+        """Begin to take from a queue for a channel. False if the queue does not exist."""
         with self.waiting.lock:
             row = self._session.fetch("subscribe", queue=queue, tag=f"{channel.channel_id} {tag}")[0]
             if row[0] is None:
@@ -105,7 +105,7 @@ class Inlet:
         return True
 
     def unsubscribe(self, channel: Taker, tag: str) -> None:
-        """End that. What is in the inbox remains there."""
+        """Stop taking from a queue. Messages in the inbox remain there."""
         with self.waiting.lock:
             subscription = self._subscriptions.pop((channel, tag), None)
             if subscription is None:
@@ -117,10 +117,10 @@ class Inlet:
             self._session.fetch("unsubscribe", tag=f"{channel.channel_id} {tag}")
 
     def leave(self, channel: Taker) -> None:
-        """Give back what a channel has, and end its subscriptions.
+        """Give back a channel's messages, and end its subscriptions.
 
         Raises:
-            SessionLost: the server refused that, so all goes back with the end of the session.
+            SessionLost: the server refused, so the session is ended, and its end gives all messages back.
         """
         with self.waiting.lock:
             tags, back = channel.leave()
@@ -134,35 +134,35 @@ class Inlet:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody takes anything through it."""
+        """Whether no channel takes from a queue."""
         return not self._subscriptions
 
     @property
     def queue_ids(self) -> list[int]:
-        """The queues that somebody takes from."""
+        """The queues that channels take from."""
         return sorted({each.queue_id for each in list(self._subscriptions.values())})
 
     # --- looking -------------------------------------------------------------------------------------
 
     def ring(self) -> None:
-        """Have the next look happen at once."""
+        """Make the next look happen at once."""
         self.rhythm.ring()
         self.waiting.wake()
 
     def capacity_has_grown(self) -> bool:
-        """Whether consumers that could take no more can now, by enough to be worth a look."""
+        """Whether full consumers have enough room again for a look."""
         return any([each.channel.has_room(each.no_ack) for each in self._hungry()])
 
     def has_little_room(self) -> bool:
-        """Whether they can take more, which becomes worth a look soon."""
+        """Whether full consumers have some room, which is worth a look after some time."""
         return any(each.channel.has_little_room for each in self._hungry())
 
     def _hungry(self) -> list[Subscription]:
-        """Those for which there may be more than they could take."""
+        """The subscriptions with possibly more messages than they could take."""
         return [each for each in list(self._subscriptions.values()) if each.is_hungry]
 
     def look(self) -> None:
-        """Acknowledge what is to be, take what there is into the inboxes, and do what is due."""
+        """Send acknowledgements, take messages into the inboxes, and do periodic work."""
         with self.waiting.lock:
             tends = self.rhythm.tend_is_due()
             self.rhythm.begin()
@@ -183,7 +183,7 @@ class Inlet:
             self.rhythm.end(took)
             empty = {slot.queue_id for slot, group in slots.items() if left[group - 1] > 0}
             if self._session.listens and self._sleep.on(set() if self.rhythm.is_busy else empty):
-                # Somebody may have sent while we were falling asleep.
+                # A sender may have sent while we were falling asleep.
                 self.rhythm.ring_softly()
         if took:
             self.waiting.wake()
@@ -198,20 +198,20 @@ class Inlet:
             return [delivery for _, delivery in self._consume(dict.fromkeys(slots, 1), [count])]
 
     def take_turn(self, name: str) -> bool:
-        """Be the only one with this turn, until the session ends. False if another has it."""
+        """Take an exclusive turn until the session ends. False if another session has it."""
         return bool(self._session.fetch("take_turn", turn=name)[0][0])
 
     def start_relay(self, outbox: str) -> None:
-        """Take note that messages in an outbox are sent on."""
+        """Note that the outbox has messages to forward."""
         self._session.fetch("start_relay", name=outbox)
 
     def tend_if_due(self) -> None:
-        """Do what is to be done every few seconds, if it is time."""
+        """Do the periodic work, if it is time."""
         if self.rhythm.tend_is_due():
             self.tend()
 
     def _wanted(self) -> tuple[dict[Slot, int], list[int]]:
-        """What to take from, each with the number of its group; and how many for each group."""
+        """Find what to take: the slots with their group numbers, and the room of each group."""
         groups: dict[object, int] = {}
         limits: list[int] = []
         slots: dict[Slot, int] = {}
@@ -256,11 +256,11 @@ class Inlet:
             else:
                 rows = self._session.fetch("consume", **parameters)
         except BaseException:
-            # The session may live on, as where the disk is full: the next call takes them along.
+            # The session may live on, as with a full disk: the next call sends them.
             self._acks.put_back(acked)
             self._was_refused = True
             raise
-        # An UPDATE returns its rows in no certain order.
+        # An UPDATE returns its rows in no particular order.
         rows.sort(key=lambda row: (row[1], row[0]))
         ids: dict[Slot, list[int]] = {}
         found = []
@@ -273,7 +273,7 @@ class Inlet:
         return found
 
     def tend(self) -> None:
-        """Give others what lost consumers had taken, and end what has expired.
+        """Give back the messages of lost consumers, and remove expired messages and queues.
 
         Raises:
             SessionLost: this consumer itself was given up.
@@ -297,30 +297,30 @@ class Inlet:
     # --- acknowledging ---------------------------------------------------------------------------------
 
     def ack(self, message_id: int, is_gone: bool = False) -> None:
-        """Delete a message with the next look, or ``flush``. Any thread may call, also in the middle of a look.
+        """Delete a message with the next look or ``flush``. Any thread may call, also during a look.
 
         Args:
             message_id: its id.
-            is_gone: nothing hangs on it, for the transaction of its task has deleted it.
+            is_gone: it need not hurry, because the task's transaction has deleted the message.
         """
         self._acks.add(message_id, is_gone)
 
     @property
     def has_acked(self) -> bool:
-        """Whether there is something that should be flushed soon."""
+        """Whether acknowledgements should be sent soon."""
         return self._acks.is_urgent
 
     def flush(self) -> None:
-        """Delete now what is acknowledged."""
+        """Send the acknowledgements now."""
         if self._acks:
             with self.waiting.lock:
                 self._consume({}, [])
 
     def give_back(self, message_ids: Iterable[int]) -> None:
-        """Let others have messages, or us again.
+        """Give messages back, for any consumer.
 
         Raises:
-            SessionLost: the server refused that, so they go back with the end of the session.
+            SessionLost: the server refused, so the session is ended, and its end gives them back.
         """
         ids = list(message_ids)
         if ids:
@@ -343,7 +343,7 @@ class Inlet:
     # --- the session ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End it in order: what it still has goes to others at once."""
+        """End the session in order: its messages go to other consumers at once."""
         with self.waiting.lock:
             if self.lost is None:
                 with contextlib.suppress(SessionLost, psycopg.Error):

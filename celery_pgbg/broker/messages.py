@@ -1,4 +1,4 @@
-"""What is sent and what is received, and how it is written into the table."""
+"""Messages to send and received messages, and their form in the table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kombu.utils import json
 
 from celery_pgbg.orders import MessageRow
 
-#: What AMQP knows; RabbitMQ's client drops all else that was given as an option.
+#: AMQP's properties; RabbitMQ's client drops all other options.
 _PROPERTIES = frozenset(
     {
         "app_id", "cluster_id", "correlation_id", "delivery_mode", "expiration", "message_id", "priority", "reply_to",
@@ -28,8 +28,8 @@ class Parcel:
     """A message on its way to the server.
 
     Attributes:
-        ttl_ms: milliseconds after which it is dropped; None: never.
-        relaxed: it may be lost in a crash of the server.
+        ttl_ms: milliseconds after which the message is dropped; None: never.
+        relaxed: whether a crash of the server may lose the message.
         envelope: JSON: everything but the body.
     """
 
@@ -45,7 +45,7 @@ class Parcel:
     def pack(
         cls, message: Mapping[str, Any], exchange: str, routing_key: str, extra: Mapping[str, Any] | None = None
     ) -> Parcel:
-        """Pack what ``Channel.prepare_message`` made; ``extra`` goes into the envelope."""
+        """Pack a message of ``Channel.prepare_message``; ``extra`` goes into the envelope."""
         properties = message["properties"]
         body = message["body"]
         if isinstance(body, str):
@@ -77,7 +77,7 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message as it came from the server.
+    """A message as received from the server.
 
     Attributes:
         deliveries: how often it was delivered before.
@@ -118,10 +118,10 @@ class Message(base.Message):
 
     @property
     def row(self) -> MessageRow | None:
-        """Its database, and its id there; None for one that ended as it was delivered."""
+        """Its database, and its id there; None for a message that ended with its delivery."""
         return None if self._row_id is None else (self.channel.identity, self._row_id)
 
     def ended_with_its_task(self) -> None:
-        """Take note that the transaction of its task has deleted it: its acknowledgement need not hurry."""
+        """Note that the task's transaction has deleted the message: its acknowledgement need not hurry."""
         if self._row_id is not None:
             self.channel.gone.add(self._row_id)

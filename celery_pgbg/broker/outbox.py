@@ -1,4 +1,4 @@
-"""Sending in the caller's transaction with another broker: messages wait in a queue of ours for a relay."""
+"""Sending in the caller's transaction with another broker: messages wait in our own queue for a relay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["OUTBOX", "OutboxProducer", "sending_in"]
 #: Installed with the schema.
 OUTBOX = "celery_pgbg.outbox"
 
-#: In the envelope: the queues that are to be declared before the message is sent on.
+#: In the envelope: the queues to declare before the message is forwarded.
 DECLARE = "declare"
 
 _OUR_SCHEME = "pgbg"
@@ -32,7 +32,7 @@ class OutboxProducer(Producer):
 
     @property
     def connection(self) -> Any:
-        """One that is not connected: Celery asks it for its kinds of errors."""
+        """Not connected; Celery reads its error classes."""
         return self._app.connection_for_write()
 
     def publish(
@@ -75,12 +75,12 @@ class OutboxProducer(Producer):
         declared = [entity.name for entity in declare or () if getattr(entity, "name", None)]
         parcel = Parcel.pack(message, name, routing_key or "", {DECLARE: declared})
         parameters = {**parcel.parameters(relaxed=False), "exchange": "", "routing_key": OUTBOX}
-        # There it waits as long as it must; the time it has begins with the broker.
+        # The message has no time limit in the outbox; its expiry begins at the broker.
         self._caller.fetch(text("publish"), {**parameters, "priority": 0, "ttl_ms": None})
 
 
 def goes_through_outbox(app: Any) -> bool:
-    """Whether what an app sends in transactions waits in the outbox: its broker is not ours."""
+    """Whether an app's messages in transactions go to the outbox, because its broker is not ours."""
     return not str(app.conf.broker_write_url or "").startswith(_OUR_SCHEME)
 
 
@@ -91,5 +91,5 @@ def _outbox_of(app: Any) -> OutboxProducer | None:
     return OutboxProducer(caller, app)
 
 
-# What is sent in a block of ``sending_in`` goes into the outbox where the broker is another.
+# With another broker, messages in a block of ``sending_in`` go to the outbox.
 divert_producers(_outbox_of)

@@ -19,12 +19,12 @@ from celery_pgbg.database.session_set import SessionSet
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import SchemaMissing, SessionLost
 
-#: Messages of one transaction.
+#: The largest number of messages in one transaction.
 _BATCH = 500
 
 
 class Outlet:
-    """Sends. Every call raises ``SessionLost``, ``ServerRefused`` or ``SchemaMissing``.
+    """Sends messages. Every call may raise ``SessionLost``, ``ServerRefused`` or ``SchemaMissing``.
 
     Args:
         open_session: makes a connected session.
@@ -40,18 +40,18 @@ class Outlet:
         self._sessions.close()
 
     def check(self) -> None:
-        """Make sure that the server answers and has our schema."""
+        """Check that the server answers and has our schema."""
         self._sessions.run(schema.check_installed)
 
     def publish(self, parcels: Sequence[Parcel]) -> list[int]:
-        """Send messages; those of one call commit together, by the hundred. Returns to how many queues each went.
+        """Send messages; those of one call commit together, by the hundred. Returns the number of queues for each.
 
-        In a block of ``sending_in`` they go into the caller's transaction.
+        In a block of ``sending_in`` they are part of the caller's transaction.
         """
         caller = callers_transaction()
         if caller is not None:
             caller.require(self._where(), "the broker")
-            # Whether its commit waits for the disk is the caller's own affair.
+            # The caller decides whether its commit waits for the disk.
             return [caller.fetch(text("publish"), parcel.parameters(relaxed=False))[0][0] for parcel in parcels]
         counts: list[int] = []
         for start in range(0, len(parcels), _BATCH):
@@ -116,7 +116,7 @@ class Outlet:
     def _open_session(self) -> Session:
         session: Session = self._open_bare_session()
         if poolers.through_pooler(session):
-            # Behind it may be another session the next time.
+            # A pooler may use another session the next time.
             session.prepare_threshold = None
         else:
             # What we declare, a transaction of this very thread may have declared and not committed.
@@ -133,21 +133,21 @@ _gathered: ContextVar[dict[Outlet, list[Parcel]] | None] = ContextVar("celery_pg
 
 
 def gather(outlet: Outlet, parcel: Parcel) -> bool:
-    """Keep a message for later, with others, in a block of ``together``. False outside of one."""
+    """Collect a message in a block of ``together``. False outside such a block."""
     gathered = _gathered.get()
     if gathered is None:
         return False
     parcels = gathered.setdefault(outlet, [])
     parcels.append(parcel)
     if len(parcels) >= _BATCH:
-        # Not again where this fails.
+        # Not again after a failure.
         outlet.publish([parcels.pop(0) for _ in range(len(parcels))])
     return True
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Send what is sent in this block in few transactions, the rest at its end; nothing more after an error."""
+    """Send the messages of this block in few transactions, the rest at its end; nothing more after an error."""
     if _gathered.get() is not None:
         yield
         return

@@ -13,5 +13,5 @@ def query(name: str) -> sql.SQL:
 
 
 def text(name: str) -> str:
-    """Read one statement as text, for connections that are not ours."""
+    """Read one statement as text, for connections of other libraries."""
     return queries.text(name, package="celery_pgbg.broker")

@@ -1,4 +1,4 @@
-"""Sends on what waits in the outbox: at least once, in order, and under the same task ids."""
+"""Forwards the messages of the outbox: at least once, in order, and under the same task ids."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from celery_pgbg.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Messages taken at once, which are sent one by one.
+#: How many messages are taken at once; they are sent one by one.
 _BATCH = 100
 
-#: Pause before another looks whether the relay that is at work has ended, in seconds.
+#: Pause before a waiting relay checks whether the active relay has ended, in seconds.
 _TURN_SECONDS = 2.0
 
 
 class Relay:
-    """One at a time is at work for each database; any number may run, and one that waits takes over.
+    """A relay. Any number may run for a database, but only one is active; a waiting one takes over.
 
     Args:
-        app: whose broker the messages go to.
-        dsn: where the outbox is.
-        settings: how long to wait for the server.
+        app: the app of the broker that gets the messages.
+        dsn: the database of the outbox.
+        settings: the timeouts for the server.
     """
 
     def __init__(self, app: Any, dsn: str, settings: Settings) -> None:
@@ -45,17 +45,17 @@ class Relay:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """End soon. What was taken and not sent goes back."""
+        """End soon. Messages that were taken but not sent go back."""
         self._stopping.set()
 
     def run(self, is_done: Callable[[], bool] = lambda: False) -> None:
-        """Send on until stopped; errors of the server and of the broker are waited out.
+        """Forward until stopped; after errors of the server or the broker, wait and try again.
 
         Args:
-            is_done: asked whenever the outbox is empty.
+            is_done: called whenever the outbox is empty; True ends the relay.
 
         Raises:
-            ConfigurationError: our schema is not there.
+            ConfigurationError: the database lacks our schema.
         """
         backoff = Backoff()
         while not self._stopping.is_set():
@@ -81,7 +81,7 @@ class Relay:
         while not self._stopping.is_set() and not inlet.take_turn("relay"):
             self._stopping.wait(_TURN_SECONDS)
         inlet.start_relay(OUTBOX)
-        # One that was killed may have had some: they come first.
+        # A killed relay may have held messages: they come first.
         inlet.tend()
         while not self._stopping.is_set():
             deliveries = inlet.take(OUTBOX, _BATCH)
@@ -116,10 +116,10 @@ class Relay:
         )
 
     def _queues(self, envelope: dict[str, Any]) -> list[Any]:
-        """The queues to declare: those of the sending, or where SQL has sent, the one it goes to."""
+        """The queues to declare: those declared at the sending or, for a message sent by SQL, its own queue."""
         found = []
         for name in envelope.get(DECLARE) or [envelope["routing_key"]]:
-            # An app may refuse queues that it does not know.
+            # An app may refuse unknown queues.
             with contextlib.suppress(KeyError):
                 found.append(self._app.amqp.queues[name])
         return found

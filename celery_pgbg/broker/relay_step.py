@@ -1,4 +1,4 @@
-"""The relay as a part of a Celery worker, where ``pgbg_relay`` says so."""
+"""The relay as a part of a Celery worker, with ``pgbg_relay``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from celery_pgbg.broker.relay import Relay
 from celery_pgbg.configuration import settings_of
 from celery_pgbg.lasting import LastingThread
 
-#: How long the end of a Celery worker waits for the message that is being sent on, in seconds.
+#: How long a stopping Celery worker waits for the message that is being forwarded, in seconds.
 _END_SECONDS = 5.0
 
 
 class RelayStep(bootsteps.StartStopStep):
-    """Sends on in a thread, from the start of the Celery worker to its end."""
+    """Forwards in a thread, from the start of the Celery worker to its end."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -26,7 +26,7 @@ class RelayStep(bootsteps.StartStopStep):
         super().__init__(worker, **options)
 
     def include_if(self, worker: Any) -> bool:
-        """Whether the setting says so, and there is another broker than ``pgbg://`` to send on to."""
+        """Whether ``pgbg_relay`` is set and the broker is not ``pgbg://``."""
         return settings_of(worker.app).relay and goes_through_outbox(worker.app)
 
     def start(self, worker: Any) -> None:
@@ -37,7 +37,7 @@ class RelayStep(bootsteps.StartStopStep):
         self._thread.start()
 
     def stop(self, worker: Any) -> None:
-        """End. What was taken and not sent goes back."""
+        """End. Messages that were taken but not sent go back."""
         if self._relay is None or self._thread is None:
             return
         self._relay.stop()

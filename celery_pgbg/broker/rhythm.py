@@ -1,4 +1,4 @@
-"""When a consumer looks for messages: rung by notifications, by the clock, or because it can take more."""
+"""Decides when a consumer looks for messages: after a notification, by the clock, or because it has room again."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Between two looks for what lost consumers had taken, and for messages we were not notified of, in seconds.
+#: Seconds between two checks for messages of lost consumers, and for messages without a notification.
 TEND_SECONDS = 3.0
 
-#: Every so many of these the cleaning is thorough.
+#: Every so many checks the cleaning is thorough.
 _THOROUGH = 20
 
-#: How soon after falling asleep we look once more: a sender may just have found us awake. In seconds.
+#: Seconds until one more look after falling asleep: a sender may just have found us awake.
 _SOON = 0.1
 
-#: Two notifications within this time, in seconds: then we look by the clock, and senders need not notify.
+#: After two notifications within this time, in seconds, we look by the clock, and senders need not notify.
 _CLOSE = 0.02
 
-#: Pause between looks meanwhile, in seconds.
+#: Pause between looks in that mode, in seconds.
 _BUSY_PAUSE = 0.01
 
-#: Pauses between looks where nothing notifies us, in seconds.
+#: Pauses between looks without notifications, in seconds.
 _FIRST_POLL, _LONGEST_POLL = 0.05, 1.0
 
 
 class FullLooks:
-    """When to look from the first id on, for messages that committed late: so often that it costs little."""
+    """Decides when to look from the first id on, for messages that committed late: rarely enough to cost little."""
 
-    #: Their share of the time, and their shortest distance in seconds.
+    #: Their largest share of the time, and their shortest distance in seconds.
     _SHARE, _SHORTEST = 0.02, 1.0
 
-    #: One that takes no longer may happen at any time.
+    #: A full look that takes no longer may happen at any time.
     _CHEAP = 0.005
 
     def __init__(self) -> None:
@@ -40,25 +40,25 @@ class FullLooks:
         self.is_cheap = True
 
     def is_due(self) -> bool:
-        """Whether the next look is to be one."""
+        """Whether the next look is a full look."""
         return time.monotonic() >= self._next
 
     def note(self, seconds: float) -> None:
-        """Take note of how long one took."""
+        """Note the time that a full look took."""
         self.is_cheap = seconds <= self._CHEAP
         self._next = time.monotonic() + max(self._SHORTEST, seconds / self._SHARE)
 
 
 class Rhythm:
-    """Decides; the inlet looks.
+    """Decides when to look; the inlet looks.
 
     Args:
-        listens: notifications arrive.
-        poll_interval: seconds between looks where they do not; None: longer and longer ones.
+        listens: whether notifications arrive.
+        poll_interval: seconds between looks without notifications; None: longer and longer pauses.
 
     Attributes:
-        is_full: this look is to search from the first id on.
-        is_busy: so many come that we look by the clock.
+        is_full: whether this look searches from the first id on.
+        is_busy: whether so many messages come that we look by the clock.
     """
 
     def __init__(self, listens: bool, poll_interval: float | None) -> None:
@@ -79,25 +79,25 @@ class Rhythm:
         return self.seconds() <= 0
 
     def seconds(self) -> float:
-        """How long until then."""
+        """Seconds until the next look."""
         now = time.monotonic()
         if self._rung or (self._notified and not self.is_busy):
             return 0.0
         return max(0.0, min(self._next_look, self._next_tend) - now)
 
     def tend_is_due(self) -> bool:
-        """Whether to look after lost consumers and expired messages."""
+        """Whether to check for lost consumers and expired messages."""
         return time.monotonic() >= self._next_tend
 
     def tended(self) -> bool:
-        """That is being done; returns whether to be thorough."""
+        """Note that the check is done; returns whether it should be thorough."""
         self._next_tend = time.monotonic() + TEND_SECONDS
         self._tends += 1
         self._has_tended = True
         return self._tends % _THOROUGH == 1
 
     def turned(self, items: list[T]) -> list[T]:
-        """The same, beginning with another each time."""
+        """Rotate a list, so that each call begins with another element."""
         self._turns += 1
         start = self._turns % len(items) if items else 0
         return items[start:] + items[:start]
@@ -109,12 +109,12 @@ class Rhythm:
         self._rung = True
 
     def ring_softly(self) -> None:
-        """Look at once, having fallen asleep; and once more soon."""
+        """Look at once after falling asleep, and once more soon."""
         self._rung = True
         self._next_look = time.monotonic() + _SOON
 
     def notified(self, is_full: bool) -> None:
-        """A notification has come; ``is_full``: for messages of low ids."""
+        """Note a notification; ``is_full``: it is about messages with low ids."""
         self._notified = True
         self._wants_full |= is_full
 
@@ -132,7 +132,7 @@ class Rhythm:
         self._started = now
 
     def nothing_wanted(self) -> None:
-        """The look ends: no consumer can take anything."""
+        """The look ends: no consumer has room."""
         self.is_busy = False
         self._next_look = time.monotonic() + TEND_SECONDS
 
@@ -144,14 +144,14 @@ class Rhythm:
             if not self._has_tended:
                 self._full_looks.note(now - self._started)
         elif self._has_searched and not took and not self.is_busy and self._full_looks.is_cheap:
-            # What we were notified of may have a low id; or another consumer was quicker.
+            # The message of the notification may have a low id; or another consumer was quicker.
             self._wants_full = self._rung = True
         self.is_busy &= took
         if self.is_busy:
             self._next_look = now + _BUSY_PAUSE
         elif self._listens:
             if self._next_look <= now:
-                # Both at once, which halves what an idle consumer asks.
+                # Look and check at the same time, which halves the statements of an idle consumer.
                 self._next_look = max(self._next_tend, now + _SOON)
         else:
             self._poll_seconds = _FIRST_POLL if took else min(self._poll_seconds * 2, _LONGEST_POLL)

@@ -1,4 +1,4 @@
-"""For which queues senders notify a consumer: those on which it sleeps."""
+"""The queues on which a consumer sleeps: for them senders notify it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from celery_pgbg.broker.consumer_session import ConsumerSession
 
 
 class Sleep:
-    """Holds a lock for each queue on which the consumer sleeps. Under the lock of its session."""
+    """Holds a lock for each queue on which the consumer sleeps. The caller holds the lock of its session."""
 
     def __init__(self, session: ConsumerSession) -> None:
         self._session = session
         self._queue_ids: set[int] = set()
 
     def on(self, queue_ids: set[int]) -> bool:
-        """Sleep on these queues only. True if these are more than before."""
+        """Sleep on exactly these queues. True if there are new ones."""
         self.end(self._queue_ids - queue_ids)
         new = list(queue_ids - self._queue_ids)
         if new:

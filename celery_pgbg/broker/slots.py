@@ -1,4 +1,4 @@
-"""What a consumer takes from, and below which id nothing waits there."""
+"""The queues that a consumer takes from, and their lowest ids."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Protocol
 
 from celery_pgbg.broker.messages import Delivery
 
-#: Messages that one look takes for a consumer without a prefetch count.
+#: How many messages one look takes for a consumer without a prefetch count.
 BATCH = 200
 
-#: For so long may a message commit after one of a higher id and still be found at once, in seconds. Our own commits
-#: take some milliseconds; what a caller's transaction sends is found by a full look.
+#: If a message commits this much later than one with a higher id, in seconds, it is still found at once. Our own
+#: commits take some milliseconds; messages of a caller's transaction are found by a full look.
 _LATE_SECONDS = 0.3
 
 
 class Taker(Protocol):
-    """What messages are taken for: a channel."""
+    """The interface of a channel that gets messages."""
 
     channel_id: int
 
     def capacity(self, no_ack: bool) -> int:
-        """How many messages more may come now."""
+        """How many more messages may come now."""
 
     def has_room(self, no_ack: bool) -> bool:
-        """Whether it is worth looking for more."""
+        """Whether a look for more messages is worth it."""
 
     @property
     def has_little_room(self) -> bool:
-        """Whether there is room, if not much: then time makes it worth a look."""
+        """Whether there is any room; with little room, a look is worth it after some time."""
 
     def receive(self, delivery: Delivery, subscription: Subscription) -> None:
         """Put a message into the inbox."""
 
     def leave(self) -> tuple[list[str], list[int]]:
-        """Forget consumers and messages; returns the tags of the former, and what of the latter is to be given back."""
+        """Forget consumers and messages; returns the consumers' tags and the messages to give back."""
 
 
 class Subscription:
@@ -43,7 +43,7 @@ class Subscription:
 
     Attributes:
         slots: one for each priority, the highest first.
-        is_hungry: the last look took as much as it could, and may have left something.
+        is_hungry: whether the last look took as much as it could, so that more may wait.
     """
 
     def __init__(self, channel: Taker, tag: str, queue_id: int, max_priority: int, no_ack: bool) -> None:
@@ -58,9 +58,9 @@ class Subscription:
 class Slot:
     """One priority of a queue.
 
-    Looking from the lowest id that may wait there spares the rows that were taken before; under an old
-    snapshot these cannot be cleaned up, and each look would read them all. Ids do not commit in their
-    order, so the lowest id follows some seconds behind what was taken.
+    A look from the lowest id that may wait skips the rows that were taken before. Under an old snapshot these rows
+    cannot be cleaned up, and each look would read them all. Ids do not commit in order, so the lowest id trails behind
+    the taken ids.
     """
 
     def __init__(self, queue_id: int, priority: int, no_ack: bool, subscription: Subscription | None = None) -> None:
@@ -72,10 +72,10 @@ class Slot:
         self._taken: deque[tuple[float, int]] = deque()
 
     def note(self, ids: list[int]) -> None:
-        """Take note of what a look has taken."""
+        """Note the ids that a look has taken."""
         now = time.monotonic()
         if min(ids) < self.lowest_id:
-            # There may be more of these.
+            # More messages may wait in this slot.
             self.lowest_id = 0
             self._taken.clear()
         highest_id = max(ids)

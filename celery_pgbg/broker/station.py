@@ -1,4 +1,4 @@
-"""What a process has for one database: a session that sends and one that takes, for all of kombu's connections."""
+"""The two sessions of a process for one database, one to send and one to take, for all of kombu's connections."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from celery_pgbg.broker.outlet import Outlet
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.sessions import Session, connect
 
-#: A session that lived so long, in seconds, was not lost for what the server goes on refusing.
+#: A session that lived this long, in seconds, was not lost because of a permanent refusal of the server.
 _LONG = 5.0
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a broker is and how it is used. Durations in seconds.
+    """The address of a broker and its options. Durations in seconds.
 
     Attributes:
-        poll_interval: between looks; None: NOTIFY is used.
-        max_deliveries: how often a message is delivered at most; None: without a limit.
+        poll_interval: pause between looks; None: NOTIFY is used.
+        max_deliveries: how often a message is delivered at most; None: no limit.
     """
 
     dsn: str
@@ -38,14 +38,14 @@ class Address:
 
 
 class Passenger(Reader, Protocol):
-    """What shares the sessions of a station: a connection."""
+    """The interface of a connection, which shares the sessions of a station."""
 
     @property
     def has_unacked(self) -> bool:
-        """Whether something was delivered, or is going to be, and not acknowledged."""
+        """Whether there are unacknowledged messages, delivered or in the inbox."""
 
     def forget_inlet(self) -> None:
-        """The session that takes was closed, since nobody did."""
+        """The receiving session was closed, because no connection consumed."""
 
 
 class Station:
@@ -62,9 +62,9 @@ class Station:
         self._backoff = Backoff()
 
     def open_inlet(self, connection: Passenger) -> Inlet:
-        """Open the session that takes, unless it is; it is this connection's too from now on.
+        """Open the receiving session, unless it is open, and share it with this connection.
 
-        Where one has failed soon after it was opened, another follows after a pause.
+        If a session failed soon after it was opened, the next one is opened after a pause.
         """
         self._pause()
         with self._lock:
@@ -90,7 +90,7 @@ class Station:
         if last.opened_at < time.monotonic() - _LONG:
             self._backoff.reset()
         else:
-            # Without the lock: connections that are closed need not wait.
+            # Without the lock, so that closing connections need not wait.
             time.sleep(self._backoff.next())
 
     @property
@@ -106,7 +106,7 @@ class Station:
         self.close_idle_inlet()
 
     def close_idle_inlet(self) -> None:
-        """End the session that takes if nobody takes: else the server would keep notifications for it."""
+        """End the receiving session if no connection consumes: the server would keep notifications for it."""
         with self._lock:
             inlet = self._inlet
             if inlet is None or not inlet.is_idle or any(each.has_unacked for each in self._connections):

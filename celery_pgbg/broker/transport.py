@@ -20,7 +20,7 @@ from celery_pgbg.celery_patches.canvas import send_groups_within
 from celery_pgbg.celery_patches.transports import admit
 from celery_pgbg.errors import SessionLost
 
-#: Celery knows by this whether a transport has what mingle and gossip need.
+#: Celery decides by this name whether a transport supports mingle and gossip.
 DRIVER_TYPE = "pgbg"
 
 
@@ -55,11 +55,11 @@ class Transport(base.Transport):
         return psycopg.__version__
 
     def establish_connection(self) -> BrokerConnection:
-        """Make sure that the server answers; the sessions are shared by all connections of the process.
+        """Check that the server answers; all connections of the process share the sessions.
 
         Raises:
-            SessionLost: it does not.
-            ConfigurationError: it never will, or our schema is not there.
+            SessionLost: it does not answer.
+            ConfigurationError: it will never answer, or our schema is missing.
         """
         station = station_of(address_of(self.client))
         station.outlet.check()
@@ -83,7 +83,7 @@ class Transport(base.Transport):
         channel.close()
 
     def verify_connection(self, connection: BrokerConnection) -> bool:
-        """Whether it is open, as far as known."""
+        """Whether the connection is open, as far as known."""
         return connection.connected
 
     def drain_events(self, connection: BrokerConnection, timeout: float | None = None, **options: Any) -> None:
@@ -91,11 +91,11 @@ class Transport(base.Transport):
         connection.drain_events(timeout)
 
     def register_with_event_loop(self, connection: BrokerConnection, loop: Any) -> None:
-        """Let the loop read from now on."""
+        """Let the loop read."""
         connection.read_by(loop)
 
     def unregister_from_event_loop(self, connection: BrokerConnection, loop: Any) -> None:
-        """Take that back."""
+        """Do not let the loop read any more."""
         connection.read_by(None)
 
     def heartbeat_check(self, connection: BrokerConnection, rate: int = 2) -> None:
@@ -108,5 +108,5 @@ class Transport(base.Transport):
 
     @property
     def default_connection_params(self) -> dict[str, Any]:
-        """None: ``pgbg_dsn`` has them."""
+        """None: ``pgbg_dsn`` has the parameters."""
         return {}

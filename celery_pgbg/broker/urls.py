@@ -1,4 +1,4 @@
-"""Which database a broker's URL means, and how it is used."""
+"""Finds the database and the options of a broker's URL."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def address_of(client: Any) -> Address:
 
 
 def _dsn_of(client: Any) -> str | None:
-    """Find the DSN in what kombu leaves of a URL; None where that had no address.
+    """Find the DSN in kombu's form of a URL; None if the URL has no address.
 
-    That is ``pgbg://...``, or the rest of ``pgbg+``; of the next in a list of URLs only its parts.
+    kombu keeps ``pgbg://...``, or the rest after ``pgbg+``; of later URLs in a list it keeps only the parts.
     """
     url = str(client.hostname or "")
     if "://" not in url:

@@ -1,4 +1,4 @@
-"""Threads that wait for messages on one session: one of them watches its socket, the others wait for that one."""
+"""Threads that wait for messages on one session: one thread watches the socket, the others wait for that thread."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import socket
 import threading
 from collections.abc import Callable
 
-#: The one that watches looks up at least so often, in seconds.
+#: The watching thread checks its state at least this often, in seconds.
 _LONGEST = 1.0
 
 
 class Waiting:
-    """The lock of an inlet, and the waiting for what comes.
+    """The lock of an inlet, and the wait for messages.
 
     Attributes:
-        lock: held for each call on the session. Not while waiting.
+        lock: held for each call on the session, but not while waiting.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Waiting:
                     self._ends[1].send(b".")
 
     def drain(self) -> None:
-        """Take note of having been woken."""
+        """Note the wake-up."""
         with self._arrived:
             if self._ends is not None:
                 with contextlib.suppress(BlockingIOError):
@@ -58,7 +58,7 @@ class Waiting:
             self._has_leader = True
             ours = self._ends[0]
         try:
-            # Closed by another thread meanwhile: the next call on the session tells.
+            # Another thread has closed the session: the next call on it reports that.
             with contextlib.suppress(OSError, ValueError):
                 _select([fileno, ours.fileno()], min(seconds, _LONGEST))
         finally:

@@ -1,1 +1,1 @@
-"""Every place where Celery is changed or its inside is read, each with the reason and the versions."""
+"""Every place where Celery is patched or its internals are read, each with the reason and the versions."""

@@ -1,6 +1,6 @@
-"""The changes to Celery and kombu that hold wherever this package is imported, all made from here.
+"""The changes to Celery and kombu that hold wherever this package is imported; all are made here.
 
-Each waits until the module that it changes is imported: the command line and the development server need none of them.
+Each change waits until its module is imported: the command line and the development server need none of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def change_celery() -> None:
     """Make the changes. Called once, by the package's ``__init__``."""
     # kombu has no entry points for transports.
     register(("pgbg", "pgbg+postgresql"), "celery_pgbg.broker:Transport")
-    # Takes part in a Celery worker only where pgbg_relay says so.
+    # Active in a Celery worker only with pgbg_relay.
     add_worker_step("celery_pgbg.broker.relay_step:RelayStep")
     when_imported("celery.app.utils", _hide_passwords)
     when_imported("kombu.utils.json", _register_json_types)

@@ -1,4 +1,4 @@
-"""Sends the members of a group together: Celery publishes them one by one, and each would wait for the disk."""
+"""Sends the members of a group together. Celery publishes them one by one, and each would wait for the disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def send_groups_within(block: Callable[[], AbstractContextManager[None]]) -> None:
-    """Have each group, and each chord's header, sent within a block, on any broker."""
+    """Wrap the sending of each group and each chord's header in a block, for every broker."""
     from celery.canvas import group
 
     apply_tasks = group._apply_tasks

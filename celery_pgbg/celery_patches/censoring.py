@@ -1,7 +1,7 @@
-"""Passwords in our settings, hidden where Celery shows a configuration.
+"""Hides passwords in our settings wherever Celery shows a configuration.
 
-``celery inspect conf``, ``celery report`` and Flower show every setting; Celery masks the passwords of
-its own URLs, which it knows by name. There is no hook for the settings of others, so we wrap its filter.
+``celery inspect conf``, ``celery report`` and Flower show every setting; Celery masks the passwords of its own URLs,
+which it knows by name. It has no hook for other settings, so we wrap its filter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from celery_pgbg.settings import is_dsn, normalise_dsn
 
 _MASK = "*" * 8
 
-#: The URLs of our backend and our broker, up to what is as in any URL of PostgreSQL.
+#: The beginning of our backend's and broker's URLs, before the part that every PostgreSQL URL has.
 _OUR_URL = re.compile(r"pgbg(?:\+postgres(?:ql)?)?(?:\+\w+)?://")
 
 #: Parameters of libpq that are secrets.
@@ -38,14 +38,14 @@ _celerys_sanitizer = getattr(utils, _SANITIZER)
 
 
 def hide_passwords() -> None:
-    """Make Celery hide the passwords in our settings and in the URLs of our backend and broker as well."""
+    """Make Celery hide the passwords in our settings and in the URLs of our backend and broker."""
     utils.filter_hidden_settings = _filter_hidden_settings
     setattr(utils, _SANITIZER, _sanitize_url)
     when_imported("celery.worker.consumer.connection", _hide_in_stats)
 
 
 def _hide_in_stats() -> None:
-    """Hide the password of our broker in ``celery inspect stats``: kombu takes its whole URL for a host name."""
+    """Hide our broker's password in ``celery inspect stats``: kombu treats the whole URL as a host name."""
     from celery.worker.consumer.connection import Connection
 
     info = Connection.info
@@ -57,7 +57,7 @@ def _hide_in_stats() -> None:
         params = consumer.connection.info() if consumer.connection else {}
         if not _is_ours("", params.get("hostname")):
             return info(self, consumer)
-        # Celery's own filter of these stumbles over what PostgreSQL allows in a password.
+        # Celery's own filter fails on some characters that PostgreSQL allows in a password.
         alternates = params.pop("alternates", ())
         shown = info(self, SimpleNamespace(connection=SimpleNamespace(info=lambda: params)))
         return _censored_throughout({"broker": {**shown["broker"], "alternates": alternates}})
@@ -97,7 +97,7 @@ def _censored(key: str, value: Any) -> Any:
 
 
 def mask_password(dsn: Any) -> Any:
-    """Write a DSN for people to read; what cannot be read is masked altogether."""
+    """Write a DSN for people to read; a DSN that cannot be parsed is masked completely."""
     if not isinstance(dsn, str) or not is_dsn(dsn):
         return dsn
     try:
@@ -106,6 +106,6 @@ def mask_password(dsn: Any) -> Any:
         return _MASK
     masked = {name: _MASK if _SECRET.search(name) else value for name, value in parts.items()}
     if any("@" in str(value) for name, value in masked.items() if name not in _MAY_HAVE_AT):
-        # Somebody's password has cut the URL in an unexpected place.
+        # A password has cut the URL in an unexpected place.
         return _MASK
     return conninfo.make_conninfo("", **masked)

@@ -1,4 +1,4 @@
-"""Celery's remote control, taught that several deliveries of a task may run in one Celery worker."""
+"""Celery's remote control, extended for several deliveries of a task in one Celery worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from celery_pgbg.watch import Interruption
 def reach_all_deliveries() -> None:
     """Let ``revoke`` and ``terminate`` stop every delivery of a task in our pool.
 
-    Celery remembers one request for each task id, and forgets it with the first of them that ends.
+    Celery remembers only one request for each task id, and forgets it when the first delivery ends.
     """
     for name in ("revoke", "terminate"):
         command = Panel.data[name]

@@ -18,12 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 class LoopCaller:
-    """Takes the calls that threads and signals have for the loop, mostly acks, and wakes it: else they wait a second.
+    """Queues calls for the loop, mostly acks, from threads and signal handlers, and wakes the loop.
 
-    The loop's own way takes a lock. A signal's handler may interrupt the loop while it holds that, and then
-    nothing that the handler waits for may need it; nor does kombu before 5.7 wake its loop.
+    Without a wake-up they wait up to a second.
 
-    Only asynchronous transports (AMQP, Redis) have a loop; without one nothing happens here.
+    kombu's own queue takes a lock. A signal's handler may interrupt the loop while it holds that lock; then no thread
+    that the handler waits for may need the lock. And kombu before 5.7 does not wake its loop. Only asynchronous
+    transports (AMQP, Redis) have a loop; without a loop nothing happens here.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class LoopCaller:
         self.consumer: Any = None
 
     def register(self, loop: Any) -> None:
-        """Take note of the loop, in its own thread, after each reconnect to the broker again."""
+        """Remember the loop; called in its own thread, and again after each reconnect to the broker."""
         if loop is not self._loop:
             self._loop = loop
             self._thread = threading.get_ident()
@@ -55,14 +56,14 @@ class LoopCaller:
             signal.signal(number, _BetweenMessages(handler, self.call))
 
     def is_elsewhere(self) -> bool:
-        """Whether there is a loop, and it is not this thread that runs it."""
+        """Whether there is a loop, and another thread runs it."""
         return self._loop is not None and threading.get_ident() != self._thread
 
     def call(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Let the loop call this soon. Any thread may call, and any signal's handler."""
         self._calls.append(partial(callback, *args, **kwargs))
         if (ends := self._ends) is not None:
-            # Full, which wakes as well, or just closed.
+            # The socket is full, which also wakes the loop, or just closed.
             with contextlib.suppress(OSError):
                 ends[1].send(b".")
 
@@ -73,7 +74,7 @@ class LoopCaller:
         return callback
 
     def perform(self) -> None:
-        """Perform the calls that wait. For the loop's thread, also when it no longer runs the loop."""
+        """Execute the waiting calls; in the loop's thread, also after the loop has ended."""
         while self._calls:
             try:
                 self._calls.popleft()()
@@ -81,7 +82,7 @@ class LoopCaller:
                 logger.error("a call of the event loop failed: %r", exc)
 
     def close(self) -> None:
-        """The loop has ended. For its own thread: calls still come, but none is performed unless asked for."""
+        """The loop has ended; called in its own thread. Calls that still come are executed only by ``perform``."""
         ends, self._ends = self._ends, None
         if ends is not None:
             self._loop.remove_reader(ends[0])
@@ -89,16 +90,16 @@ class LoopCaller:
                 end.close()
 
     def tend(self) -> None:
-        """Do what the loop would do now, while its thread waits for tasks to end: acks, and heartbeats.
+        """Do the loop's work while its thread waits for tasks to end: acks, and heartbeats.
 
-        RabbitMQ drops a connection that is silent for long, and gives what was not acknowledged to others.
-        Up to Celery 5.6 the consumer takes its own timers out when it closes, so the hub's have no heartbeats.
+        RabbitMQ drops a connection that is silent for long, and gives its unacknowledged messages to others. Up to
+        Celery 5.6 a closing consumer removes its own timers, so the hub's timers have no heartbeats.
         """
         if self._loop is None or self.is_elsewhere():
             return
         self.perform()
         for connection in _connections(self.consumer):
-            # What is broken is noticed by the acks as well.
+            # The acks notice a broken connection too.
             with contextlib.suppress(Exception):
                 connection.heartbeat_check()
 
@@ -114,18 +115,17 @@ def _connections(consumer: Any) -> Iterator[Any]:
     """The open connections of Celery's consumer whose broker expects heartbeats."""
     for owner in (consumer, getattr(consumer, "event_dispatcher", None)):
         connection = getattr(owner, "connection", None)
-        # Asked anything else, one that is closed would open itself.
+        # Any other access would open a closed connection.
         if connection and connection.connected and connection.supports_heartbeats:
             yield connection
 
 
 class _BetweenMessages:
-    """A signal's handler that the loop calls if the signal comes while the loop reads from RabbitMQ.
+    """A signal's handler that is delayed if the signal comes while the loop reads from RabbitMQ.
 
-    Celery's handler of a cold shutdown itself sends to RabbitMQ, and reads what it takes for the answer. In the
-    middle of a message, that is the rest of it; the loop would then wait for bytes that never come.
-
-    A second signal does not wait: what is read may itself never come to its end.
+    Celery's handler of a cold shutdown sends to RabbitMQ and reads the answer. In the middle of a message it would
+    read the rest of that message as the answer, and the loop would then wait for bytes that never come. A second
+    signal is not delayed, because the read may never end.
     """
 
     def __init__(self, handler: Callable[..., Any], call: Callable[..., None]) -> None:

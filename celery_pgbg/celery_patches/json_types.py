@@ -1,7 +1,7 @@
-"""Teaches kombu's JSON what psycopg makes of PostgreSQL's types, so that rows fit into any JSON message.
+"""Registers psycopg's Python types with kombu's JSON, so that rows fit into any JSON message.
 
-kombu knows dates, decimals, UUIDs and bytes itself. Without the rest, a task that returns an interval or a range
-through another result backend than ours would commit, and then fail when Celery stores its value. The same goes for
+kombu knows dates, decimals, UUIDs and bytes itself. Without the other types, a task that returns an interval or a
+range through another result backend would commit, and then fail when Celery stores its value. The same holds for
 arguments.
 """
 
@@ -17,7 +17,7 @@ from kombu.utils import json
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-#: Interfaces are addresses too, so they come first.
+#: Interfaces come first, because they are subclasses of addresses.
 _ADDRESSES = (
     ipaddress.IPv4Interface,
     ipaddress.IPv6Interface,
@@ -29,7 +29,7 @@ _ADDRESSES = (
 
 
 def register() -> None:
-    """Register the types, except those that the application has taught kombu itself."""
+    """Register the types, except those that the application has registered itself."""
     _register(timedelta(), lambda value: [value.days, value.seconds, value.microseconds], lambda of: timedelta(*of))
     _register(Range(), lambda value: [value.lower, value.upper, value.bounds], _to_range)
     _register(Multirange(), list, Multirange)

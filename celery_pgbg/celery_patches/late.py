@@ -1,4 +1,4 @@
-"""Doing something as soon as a module of kombu is imported, without importing it: not every process needs it."""
+"""Calls a function when a module of kombu has been imported. Not every process imports it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 
 
 def when_imported(name: str, action: Callable[[], None]) -> None:
-    """Act now where the module is there already, else right after its import."""
+    """Act now if the module is already imported, else right after its import."""
     if name in sys.modules:
         action()
     else:
@@ -18,7 +18,7 @@ def when_imported(name: str, action: Callable[[], None]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds one module as others do, once, and has its loader act when it is done."""
+    """Finds one module like the other finders, once, and has its loader act afterwards."""
 
     def __init__(self, name: str, action: Callable[[], None]) -> None:
         self._name = name
@@ -27,11 +27,11 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find the module that is waited for, and no other."""
+        """Find the awaited module, and no other."""
         if fullname != self._name:
             return None
         sys.meta_path.remove(self)
-        # Not importlib.util's, which would import the package first, and with it perhaps this module.
+        # Not ``importlib.util.find_spec``: it would import the package first, and with it perhaps this module.
         spec = PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module

@@ -1,4 +1,4 @@
-"""Lets an app's messages go another way than to its broker, for as long as a block says so."""
+"""Diverts an app's messages from its broker within a block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from celery.utils.objects import FallbackContext
 
 
 def divert_producers(divert: Callable[[Any], Any]) -> None:
-    """Ask first, whenever an app acquires a producer; one that its user has brought along stays.
+    """Call ``divert`` whenever an app acquires a producer; a producer given by the caller stays.
 
     Args:
         divert: given the app, returns the producer to use instead, or None.

@@ -1,4 +1,4 @@
-"""The apps that have their tasks already: a shared task that is defined now has just been put into each of them.
+"""The apps that have their tasks already: a shared task that is defined now was just added to each of them.
 
 Read: ``celery._state._get_active_apps``, as ``shared_task`` itself does; Celery 5.4 to 5.7.
 """

@@ -1,4 +1,4 @@
-"""Which shutdown it is: Celery stops the pool in each of them, from places that only its frames distinguish."""
+"""Finds the kind of shutdown: Celery stops the pool in every kind, and only its frames distinguish them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import celery
 from celery.apps import worker
 from celery.worker import state
 
-# Celery's handlers from 5.5 on; before, they stop nothing. Compared by their code, so that a rename is an
+# Celery's handlers from 5.5 on; earlier ones do not stop the pool. Code objects are compared, so a rename is an
 # AttributeError here.
 _HAS_HANDLERS = celery.VERSION >= (5, 5)
 _COLD: CodeType | None = worker.on_cold_shutdown.__code__ if _HAS_HANDLERS else None
@@ -18,17 +18,17 @@ _HARD: CodeType | None = worker.on_hard_shutdown.__code__ if _HAS_HANDLERS else 
 
 
 def is_cold_shutdown() -> bool:
-    """Whether that is why the pool is stopped."""
+    """Whether a cold shutdown stops the pool."""
     return state.should_terminate not in (None, False)
 
 
 def is_in_handler_of_cold_shutdown() -> bool:
-    """Whether the signal's handler stops the pool, as Celery 5.5 and later do it."""
+    """Whether the pool is stopped in the signal's handler, as in Celery 5.5 and later."""
     return any(frame.f_code is _COLD for frame, _ in traceback.walk_stack(sys._getframe()))
 
 
 def is_hard_shutdown() -> bool:
-    """Whether the signal came a third time, for which Celery raises what it also raises for a cold shutdown."""
+    """Whether the signal came a third time; Celery then raises the same exception as for a cold shutdown."""
     error = sys.exc_info()[1]
     frames = traceback.walk_tb(error.__traceback__) if error else ()
     return any(frame.f_code is _HARD for frame, _ in frames)

@@ -1,4 +1,4 @@
-"""Adds a step of ours to every Celery worker: an app's own steps would have to be added by each app."""
+"""Adds our own step to every Celery worker; otherwise each app would have to add the step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celery_pgbg.celery_patches.late import when_imported
 
 
 def add_worker_step(step: str) -> None:
-    """Have each Celery worker of this process include a step, if that agrees.
+    """Have each Celery worker of this process include a step, if the step agrees.
 
     Args:
         step: ``module:Class``, imported when a Celery worker is made.

@@ -1,7 +1,7 @@
-"""Makes a transport of our own known to kombu and Celery, which have no hook for that.
+"""Registers our own transport with kombu and Celery, which have no hook for that.
 
-kombu's ``Connection`` does not know its app, which has the settings; and Celery knows by name which
-transports have what mingle and gossip need.
+kombu's ``Connection`` does not know its app, which has the settings. And Celery has a list of names of transports for
+mingle and gossip.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from celery_pgbg.celery_patches.late import when_imported
 
-#: In a connection's transport options: which app it is of. A number, since ``celery inspect stats`` shows them.
+#: The transport option with a connection's app: a number, because ``celery inspect stats`` shows these options.
 _OPTION = "pgbg_app"
 
 _apps: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def register(schemes: tuple[str, ...], transport: str) -> None:
-    """Make a transport known to kombu, and note the apps of its connections, as soon as kombu and Celery are imported.
+    """Register a transport with kombu, and note the apps of its connections, as soon as kombu and Celery are imported.
 
     Args:
         schemes: how its URLs begin.
@@ -37,7 +37,7 @@ def _add_aliases(schemes: tuple[str, ...], transport: str) -> None:
 
 
 def _note_apps(schemes: tuple[str, ...]) -> None:
-    """Let connections of Celery's apps say in their options whose they are."""
+    """Note in the options of each connection which app it belongs to."""
     from celery.app.base import Celery
 
     make_connection = Celery._connection
@@ -56,12 +56,12 @@ def _note_apps(schemes: tuple[str, ...]) -> None:
 
 
 def app_of(client: Any) -> Any:
-    """Find the app of kombu's ``Connection``; None where no app made it."""
+    """Find the app of kombu's ``Connection``; None if no app made it."""
     return _apps.get((client.transport_options or {}).get(_OPTION, 0))
 
 
 def admit(driver_type: str) -> None:
-    """Let Celery's mingle and gossip use a transport, since it carries broadcasts."""
+    """Let Celery's mingle and gossip use a transport, because it carries broadcasts."""
     for name in ("Mingle", "Gossip"):
         module = sys.modules.get(f"celery.worker.consumer.{name.lower()}")
         step = getattr(module, name, None)

@@ -1,4 +1,4 @@
-"""Waiting longer after each failure, with jitter so that many do not try in step."""
+"""Longer waits after each failure, with jitter, so that many clients do not retry in step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a task's query and arguments to the text that PostgreSQL runs."""
+"""Turns a task's query and arguments into the text that PostgreSQL runs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from celery_pgbg.database.routines import RoutineCall
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import BindingError
 
-#: How psycopg begins to say that placeholders have no argument; their names follow.
+#: The beginning of psycopg's message about placeholders without an argument; their names follow.
 _MISSING = "query parameter missing: "
 
 #: Placeholders after IN.
 _AFTER_IN = re.compile(r"\bIN\s+%\((\w+)\)s", re.IGNORECASE)
 
-#: How psycopg refuses a query with its arguments; ``UnicodeError`` for half a surrogate pair.
+#: psycopg's errors for a query with wrong arguments; ``UnicodeError`` is for half a surrogate pair.
 _REFUSALS = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, TypeError, UnicodeError)
 
 
 def bind(session: Session, query: Any, params: Any, atomic: bool = True) -> str:
     """Merge arguments into a query as literals, quoted by psycopg for this session.
 
-    Dicts and lists of dicts are jsonb, see ``with_json``. No round trip, but for a ``RoutineCall``.
+    Dicts and lists of dicts are jsonb, see ``with_json``. No round trip, except for a ``RoutineCall``.
 
     Raises:
         BindingError: a placeholder without an argument, a lone percent sign, a value psycopg cannot adapt,
@@ -45,7 +45,7 @@ def bind(session: Session, query: Any, params: Any, atomic: bool = True) -> str:
 
 
 def likely_cause(query: Any, params: Any) -> str | None:
-    """Say what is wrong in a statement that is no SQL, where its placeholders are what people write most often."""
+    """Explain the most frequent mistakes with placeholders in a statement that is not SQL."""
     if not isinstance(query, str) or not isinstance(params, Mapping):
         return None
     for name in _AFTER_IN.findall(query):
@@ -58,9 +58,9 @@ def likely_cause(query: Any, params: Any) -> str | None:
 
 
 def _explain(session: Session, error: Exception, params: Any) -> str:
-    """Say what does not fit: which placeholder, or which argument."""
+    """Name the placeholder or the argument that does not fit."""
     message = str(error)
-    # psycopg's own placeholder in " using placeholder '%t'" is not the one that was written.
+    # psycopg's placeholder in " using placeholder '%t'" is not the one in the statement.
     said = message.partition(" using placeholder ")[0]
     missing = message.removeprefix(_MISSING)
     if missing != message and isinstance(params, Mapping):
@@ -75,7 +75,7 @@ def _explain(session: Session, error: Exception, params: Any) -> str:
 
 
 def _refusal(session: Session, value: Any) -> str | None:
-    """What psycopg says of one value alone, or None where it takes it."""
+    """Psycopg's error for one value alone, or None if it accepts the value."""
     try:
         mogrify(session, "%s", with_json(session, "%s", (value,)))
     except _REFUSALS as exc:

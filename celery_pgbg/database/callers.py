@@ -1,4 +1,4 @@
-"""Our statements in a transaction of the caller's, on a connection that another library has opened."""
+"""Our statements in the caller's transaction, on a connection that another library has opened."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _WANTED = (
 
 
 class CallersTransaction:
-    """Executes our statements where the caller's are.
+    """Executes our statements in the caller's transaction.
 
     Args:
-        given: what ``sending_in`` was called with.
+        given: the argument of ``sending_in``.
 
     Raises:
-        TypeError: that is no connection we know.
+        TypeError: an unknown kind of connection.
     """
 
     def __init__(self, given: Any) -> None:
@@ -54,18 +54,18 @@ class CallersTransaction:
                 cursor.execute(text.encode(), parameters, prepare=False)
                 return cursor.fetchall() if cursor.description else []
         except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
-            # As it is, kombu would take it for a loss of its own connection, and try again.
+            # kombu would treat the original error as a loss of its own connection, and try again.
             raise SendingFailed(f"not sent, the caller's transaction has failed: {str(exc).strip()}") from exc
 
     def require(self, identity: tuple[int, int], what: str) -> None:
-        """Make sure that this is a certain database.
+        """Check that the connection leads to a certain database.
 
         Args:
             identity: as ``database_identity.sql`` reads it.
-            what: of ours that is in that database, for the message.
+            what: our object in that database, for the message.
 
         Raises:
-            SendingFailed: it is another one.
+            SendingFailed: it leads to another database.
         """
         if self._identity is None:
             self._identity = tuple(self.fetch(queries.text("database_identity"), {})[0])
@@ -107,14 +107,14 @@ def callers_transaction() -> CallersTransaction | None:
 
 @contextmanager
 def sending_in(connection: Any) -> Iterator[None]:
-    """Send tasks in the transaction of a connection: they are there with its commit, and gone with its rollback.
+    """Send tasks in the transaction of a connection: its commit sends them, its rollback discards them.
 
     The connection is one of psycopg 3 or psycopg2, a SQLAlchemy ``Connection`` or ``Session``, or Django's, such as
-    ``django.db.connection``. With the broker ``pgbg://`` it leads to the broker's database. With another broker
-    ``celery pgbg relay`` sends on after the commit.
+    ``django.db.connection``. With the broker ``pgbg://`` it leads to the broker's database. With another broker,
+    ``celery pgbg relay`` forwards the messages after the commit.
 
     Raises:
-        TypeError: it is no such connection.
+        TypeError: not such a connection.
         SendingFailed: inside the block: it leads to another database.
     """
     token = _current.set(CallersTransaction(connection))

@@ -1,4 +1,4 @@
-"""What the installed pg_background can do, found by looking, never by its version."""
+"""The abilities of the installed pg_background, found in the catalog, never by the version."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Function:
 _HANDLE = "pid integer, cookie bigint"
 _OF_HANDLE = "integer, bigint"
 
-#: Each function we use, as ``name(arguments)``: 2.0's first, then that of 1.6 to 1.10, which has the plain names as
-#: well, for another API that knows a bare PID. The first that is there, with this result, is taken.
+#: Each function we use, as ``name(arguments)``: first 2.0's, then the one of 1.6 to 1.10. Those versions also have the
+#: plain names, for another API with a bare PID. The first that exists with this result is used.
 _FUNCTIONS = {
     "launch": (_HANDLE, ["pg_background_launch(text, integer)", "pg_background_launch_v2(text, integer)"]),
     "cancel": (
@@ -77,7 +77,7 @@ _LIST_COLUMNS = (
     "state pg_catalog.text, sql_preview pg_catalog.text, last_error pg_catalog.text, consumed boolean"
 )
 
-#: Fields of an error, by what psycopg's ``Diagnostic`` calls them; 1.9 and 1.10 have the first five.
+#: Fields of an error, by their names in psycopg's ``Diagnostic``; 1.9 and 1.10 have the first five.
 _ERROR_FIELDS = {
     "sqlstate": "sqlstate",
     "message": "message",
@@ -93,7 +93,7 @@ _ERROR_FIELDS = {
 
 @dataclass(frozen=True)
 class Capabilities:
-    """The installed pg_background, and what this role may do with it.
+    """The installed pg_background, and this role's rights on it.
 
     Attributes:
         schema: where the extension lives.
@@ -121,7 +121,7 @@ class Capabilities:
         return found
 
     def function(self, word: str) -> Function | None:
-        """Find the installed function that one of our words for a function stands for, or None."""
+        """Find the installed function for one of our names, or None."""
         return self._found.get(word)
 
     def name(self, word: str) -> str | None:
@@ -148,7 +148,10 @@ class Capabilities:
 
     @property
     def keeps_a_handle(self) -> bool:
-        """Whether a launching session must always keep one: before 2.0, the end of its last may crash the server."""
+        """Whether a launching session must always keep a handle.
+
+        Before 2.0, the end of a session's last handle may crash the server.
+        """
         return self.name("launch") == "pg_background_launch_v2"
 
     @property
@@ -158,19 +161,22 @@ class Capabilities:
 
     @property
     def list_columns(self) -> sql.SQL:
-        """Column definitions that ``list`` needs; labels came with the errors of handles."""
+        """Column definitions for ``list``; labels came with the errors of handles."""
         labels = self.function("error_info") is not None
         return sql.SQL(_LIST_COLUMNS + ", label pg_catalog.text" if labels else _LIST_COLUMNS)
 
     @property
     def no_grace(self) -> sql.SQL:
-        """The last argument of ``cancel``, where it has one; no default is left to choose another function."""
+        """The last argument of ``cancel``, if it has one.
+
+        The default is not used, because it could choose another function.
+        """
         function = self.function("cancel")
         return sql.SQL(", 0" if function is not None and function.arguments.count(",") > 1 else "")
 
     @property
     def error_fields(self) -> sql.Composable:
-        """What to select from ``error_info``: those fields that it has."""
+        """The columns to select from ``error_info``."""
         function = self.function("error_info")
         has = function.columns if function else []
         columns = [
@@ -182,14 +188,14 @@ class Capabilities:
 
 
 def detect(session: Session) -> Capabilities:
-    """Look at the extension of a session's database.
+    """Examine the extension in a session's database.
 
     Raises:
-        ExtensionMissing: not there, or before 1.6.
+        ExtensionMissing: not installed, or before 1.6.
         ConfigurationError: this role may not launch background workers.
     """
     with session.transaction(), session.cursor(row_factory=dict_row) as cursor:
-        # The server writes a type with its schema where another of its name comes first.
+        # The server writes a type with its schema if another type of that name comes first.
         cursor.execute(queries.query("safe_names"))
         row: dict[str, Any] | None = cursor.execute(queries.query("capabilities")).fetchone()
     database = session.info.dbname

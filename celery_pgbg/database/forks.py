@@ -1,7 +1,7 @@
-"""What a forked process does with the sessions of its parent: it lets go of them.
+"""Lets a forked process close its copies of the parent's sessions.
 
-Its copies of their sockets would keep the sessions open after the end of the parent, and with them the locks that show
-that the parent lives.
+These copies of the sockets would keep the sessions open after the parent's end, and with them the locks that show that
+the parent lives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def let_go_after_fork(session: psycopg.Connection[TupleRow]) -> None:
 def _let_go() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for session in list(_sessions):
-        # libpq still has the number, so something harmless takes its place. Closed ones have none.
+        # libpq still has the descriptor, so a harmless file takes its place. Closed sessions have none.
         with contextlib.suppress(psycopg.Error):
             os.dup2(null, session.fileno(), inheritable=False)
     os.close(null)

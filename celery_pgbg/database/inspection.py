@@ -1,4 +1,4 @@
-"""What a task's statements must not be, said before a background worker is spent; and what they set."""
+"""Finds statements that a task must not have, before a background worker is launched; and the settings they make."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from celery_pgbg.database import libpg_query
 from celery_pgbg.database.libpg_query import CannotParse, Span
 from celery_pgbg.outcomes import ErrorReport
 
-#: Where other statements begin, there is nothing to be found.
+#: Statements that begin with other words need no check.
 _WORDS = re.compile(
     rb"(ABORT|ALTER|BEGIN|CLUSTER|COMMIT|COPY|CREATE|DROP|END|PREPARE|REINDEX|RELEASE|ROLLBACK|SAVEPOINT|SET|START"
     rb"|VACUUM)\b",
     re.IGNORECASE,
 )
 
-#: Bytes of the longest statement whose tree is looked at: the library's way through a tree may overflow the stack.
+#: Largest statement, in bytes, whose tree is read: on a larger one the library may overflow the stack.
 _LONGEST = 4000
 
 _ALONE = "Give the task atomic=False: its statement cannot run inside a transaction block."
@@ -35,7 +35,7 @@ class FoundSetting(NamedTuple):
 
     Attributes:
         name: of the parameter; for SET TRANSACTION ``transaction_isolation``, ``transaction_read_only`` and so on.
-        value: None where it is no constant, such as DEFAULT.
+        value: None if it is not a constant, such as DEFAULT.
         number: of the statement, from 0.
     """
 
@@ -45,11 +45,11 @@ class FoundSetting(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What the statements of a text are.
+    """What was found in the statements of a text.
 
     Attributes:
-        refusal: the error of the first that cannot run in a task, as the server reports it.
-        settings: what they set, in order.
+        refusal: the error of the first statement that cannot run in a task, as the server would report it.
+        settings: the parameters that they set, in order.
         setters: the numbers of the statements that only set.
     """
 
@@ -59,7 +59,7 @@ class Inspection(NamedTuple):
 
 
 def inspect_statements(data: bytes, statements: list[Span], atomic: bool) -> Inspection:
-    """Look at each statement that begins with one of a few words; what the parser does not know is passed over."""
+    """Check each statement that begins with one of a few words; skip texts that the parser does not know."""
     refusal = None
     settings: list[FoundSetting] = []
     setters: set[int] = set()
@@ -96,7 +96,7 @@ def _refuse(kind: str, node: dict[str, Any], atomic: bool) -> ErrorReport | None
     return ErrorReport("25001", f"{name} cannot run inside a transaction block", {"message_hint": _ALONE})
 
 
-#: Where the grammar's word is not what people write; PREPARE alone is another statement, which may run.
+#: Statements whose names differ from the grammar's words; PREPARE alone is another statement, which may run.
 _TRANSACTION_COMMANDS = {
     "START": "START TRANSACTION",
     "PREPARE": "PREPARE TRANSACTION",
@@ -140,7 +140,7 @@ def _detaches(command: dict[str, Any]) -> bool:
 
 
 def _is_on(options: list[dict[str, Any]], name: str) -> bool:
-    """Whether an option is given, and not as off."""
+    """Whether an option is given and not off."""
     for option in options:
         element = option["DefElem"]
         if element["defname"] == name:

@@ -1,4 +1,4 @@
-"""Dicts and lists of dicts, for which psycopg has no type of PostgreSQL, as jsonb: one task's rows for the next."""
+"""Dicts and lists of dicts as jsonb, so that one task's rows can be the next task's argument."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from psycopg.types.json import Json, Jsonb, set_json_dumps
 
 _PLACEHOLDER = re.compile(r"%(?:%|\((?P<name>[^)]*)\)[sbt]|[sbt])")
 
-#: Functions that take JSON first, or JSON after a row; those that take any value are not among them.
+#: Functions with JSON as the first argument, or after a row; functions that take any value are not included.
 _CALL = re.compile(
     r"\bjsonb?_(?:(?:to_record(?:set)?|array_elements(?:_text)?|array_length|each(?:_text)?|object_keys|typeof|pretty"
     r"|path_\w+)\s*\(|populate_record(?:set)?\s*\([^(),]*,)\s*\Z",
@@ -28,18 +28,18 @@ _CAST_BEFORE = re.compile(r"\bcast\s*\(\s*\Z", re.IGNORECASE)
 _CAST = re.compile(r"\s*::\s*(?:pg_catalog\.)?jsonb?\b(?!\s*\[)", re.IGNORECASE)
 _CAST_AS = re.compile(r"\s+as\s+jsonb?\s*\)", re.IGNORECASE)
 
-#: Characters before a placeholder in which the call around it is looked for.
+#: How many characters before a placeholder are searched for the call around it.
 _LOOK_BACK = 200
 
 
 def with_json(session: psycopg.Connection[Any], query: Any, params: Any) -> Any:
-    """Make those parameters into jsonb that are dicts, dataclasses, or lists of them; in the place of JSON, any list.
+    """Make dicts, dataclasses and lists of them into jsonb; in a place for JSON, every list.
 
-    Elsewhere a list of plain values, an empty one too, stays an SQL array, and so does any value that the
-    application has taught psycopg.
+    Elsewhere a list of plain values, also an empty one, stays an SQL array. A type that the application has registered
+    with psycopg stays unchanged.
 
     Args:
-        session: whose adapters make text of what JSON has no value for.
+        session: its adapters make text of values that JSON lacks.
         query: what psycopg takes as a query.
         params: by name or in order; None stays None.
     """
@@ -58,7 +58,7 @@ def with_json(session: psycopg.Connection[Any], query: Any, params: Any) -> Any:
 
 
 def mogrify(session: psycopg.Connection[Any], query: Any, params: Any) -> str:
-    """Merge as psycopg does; where its JSON encoder, or the application's, refuses a value, with ours."""
+    """Merge as psycopg does; if psycopg's or the application's JSON encoder refuses a value, use ours."""
     try:
         return psycopg.ClientCursor(session).mogrify(query, params)
     except TypeError:
@@ -71,10 +71,10 @@ def mogrify(session: psycopg.Connection[Any], query: Any, params: Any) -> str:
 
 
 def dumps(session: psycopg.Connection[Any], value: Any) -> str:
-    """Encode as JSON; a decimal keeps its digits, and what else JSON lacks becomes the text that PostgreSQL reads.
+    """Encode as JSON; a decimal keeps its digits, and other types that JSON lacks become PostgreSQL's text form.
 
     Raises:
-        TypeError: a key is no string, number, truth value or None.
+        TypeError: a key is not a string, number, truth value or None.
         psycopg.ProgrammingError: psycopg cannot adapt a value.
     """
     mark = secrets.token_hex(8)
@@ -93,13 +93,13 @@ def dumps(session: psycopg.Connection[Any], value: Any) -> str:
     try:
         encoded = json.dumps(value, default=as_text, allow_nan=False)
     except ValueError:
-        # Only NaN and infinity: as texts they can be read as numbers, and JSON has none for them.
+        # Only NaN and infinity: JSON lacks them, and as texts they can be read as numbers.
         encoded = json.dumps(_with_texts(value), default=as_text)
     return re.sub(f'"{mark}([^"]*)"', r"\1", encoded)
 
 
 def _fields(item: Any) -> dict[str, Any] | None:
-    """What a dataclass or a model of pydantic has, or None for anything else."""
+    """The fields of a dataclass or a pydantic model, or None for any other value."""
     if isinstance(item, type):
         return None
     if hasattr(item, "model_dump"):
@@ -122,7 +122,7 @@ def _with_texts(value: Any) -> Any:
 
 
 def _has_dict(session: psycopg.Connection[Any], value: Any) -> bool:
-    """Whether it is a dict, or a list with one, of a type that psycopg has no dumper for."""
+    """Whether a value is a dict, or a list with a dict, of a type without a psycopg dumper."""
     if isinstance(value, list):
         return any(_has_dict(session, item) for item in value)
     if not isinstance(value, dict) and _fields(value) is None:
@@ -135,7 +135,7 @@ def _has_dict(session: psycopg.Connection[Any], value: Any) -> bool:
 
 
 def _places_of_json(session: psycopg.Connection[Any], query: Any) -> set[Any]:
-    """Find the parameters that stand where only JSON can: cast to it, or given to a function that takes it."""
+    """Find the parameters in places for JSON only: with a cast to JSON, or as argument of a JSON function."""
     text = query.as_string(session) if isinstance(query, sql.Composable) else query
     if not isinstance(text, str):
         return set()

@@ -1,7 +1,7 @@
 """PostgreSQL's own scanner and parser as a C library, loaded when the first statement needs it.
 
-The library comes with the package postgast and is called by its documented C interface: importing postgast's own face
-of it costs nine megabytes, and that returns statements without their places in the text.
+The library comes with the package postgast and is called by its documented C interface. Importing postgast's own
+interface costs nine megabytes, and it returns statements without their positions in the text.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from typing import Any, NamedTuple
 
 from celery_pgbg.errors import ConfigurationError
 
-#: What the scanner refuses although it knows the end: 1a, $1a, a wrong escape in a string. Servers before 15 take 1a.
+#: Tokens that the scanner refuses although it knows their end: 1a, $1a, a wrong escape in a string. Servers before 15
+#: accept 1a.
 _JUNK = re.compile(rb"[0-9.\\\\]|\\$[0-9]")
 
-#: Half a character, whose other half is missing where the scanner stops.
+#: Half a character; the scanner stops before its other half.
 _HALF = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})\Z")
 
-#: One byte of junk costs one scan of the text.
+#: Each byte of junk costs one scan of the text.
 _MOST_SCANS = 100
 
 _FILE_NAMES = ("libpg_query.so", "libpg_query.dylib", "pg_query.dll")
 
 
 class Span(NamedTuple):
-    """Where one statement is in a text, in bytes; without the comments before it."""
+    """The position of one statement in a text, in bytes, without the comments before it."""
 
     start: int
     end: int
@@ -160,7 +161,8 @@ def scan(text: bytes) -> list[Token]:
     """
     _library()
     try:
-        # Late, for it costs nine megabytes; and not by an import statement, for mypy cannot read its types.
+        # Imported late, because it costs nine megabytes; not by an import statement, because mypy cannot read its
+        # types.
         postgast = importlib.import_module("postgast")
     except (ImportError, OSError) as exc:
         raise LibraryMissing(f"the package postgast cannot be imported: {exc}") from exc

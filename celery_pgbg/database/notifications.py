@@ -20,24 +20,24 @@ from celery_pgbg.texts import original
 
 logger = logging.getLogger(__name__)
 
-#: Notified by ``result_store.sql``; the payload is the task id, empty where that is too long.
+#: Channel of ``result_store.sql``; the payload is the task id, or empty if the id is too long.
 RESULT_CHANNEL = "celery_pgbg_result"
 
-#: Notified by ``run_v1``; the payload is the attempt's number, a space, the task id.
+#: Channel of ``run_v1``; the payload is the attempt's number, a space, the task id.
 OUTCOME_CHANNEL = "celery_pgbg_outcome"
 
-#: How long the thread may take to see that it shall end.
+#: How long the thread may take to notice that it should end.
 _LOOK_UP_SECONDS = 0.5
 
-#: How long our own notification may take to come back before we take it that none will come.
+#: How long our own notification may take to come back before we decide that none will arrive.
 _PROBE_SECONDS = 10.0
 
-#: Pause before we try again whether notifications arrive.
+#: Pause before the next test whether notifications arrive.
 _RETRY_SECONDS = 300.0
 
 
 class Waiter:
-    """One thread that waits for some tasks. It is woken, and then reads for itself."""
+    """One thread that waits for some tasks. After a wake-up it reads the results itself."""
 
     def __init__(self, task_ids: Iterable[str]) -> None:
         self.task_ids = frozenset(task_ids)
@@ -45,13 +45,13 @@ class Waiter:
         self._rung: set[str] = set()
 
     def ring(self, task_ids: Iterable[str] | None = None) -> None:
-        """Wake it for these tasks, or for all it waits for."""
+        """Wake it for these tasks, or for all its tasks."""
         with self._condition:
             self._rung.update(self.task_ids if task_ids is None else task_ids)
             self._condition.notify()
 
     def wait(self, seconds: float) -> set[str]:
-        """Wait until rung, and take the ids it was rung for; none where the time has passed."""
+        """Wait for a wake-up, and return the ids of the notifications; no ids if the time has passed."""
         with self._condition:
             self._condition.wait_for(lambda: self._rung, seconds)
             rung, self._rung = self._rung, set()
@@ -59,14 +59,14 @@ class Waiter:
 
 
 class Notifications:
-    """Wakes waiters. It only hurries: every waiter also looks for itself from time to time.
+    """Wakes waiters early; every waiter also polls from time to time.
 
-    A pooler in transaction mode takes LISTEN and delivers nothing, so it is looked for first; and a notification
-    of our own, sent through another session, must arrive before we rely on them.
+    A pooler in transaction mode accepts LISTEN but delivers nothing. So we first check for a pooler, and rely on
+    notifications only after one of our own, sent through another session, has arrived.
 
     Args:
         open_session: makes a connected session in autocommit mode.
-        send: sends a notification, of a channel and a payload, through any other session.
+        send: sends a notification through any other session; takes a channel and a payload.
         enabled: False never listens.
     """
 
@@ -81,7 +81,7 @@ class Notifications:
         self._thread: LastingThread | None = None
         self._stopping = threading.Event()
         self._warned = False
-        #: Whether notifications are known to arrive now.
+        #: Whether notifications arrive now, as far as known.
         self.working = False
 
     @contextmanager
@@ -134,7 +134,7 @@ class Notifications:
             self._stopping.wait(pause)
 
     def _listen(self, session: Session, backoff: Backoff) -> None:
-        """Listen until the thread is to stop; returns early where notifications do not arrive."""
+        """Listen until the thread is to stop; returns early if notifications do not arrive."""
         if shares_sessions(session, self._open_session):
             self._warn_once()
             return
@@ -145,7 +145,7 @@ class Notifications:
         self._send(RESULT_CHANNEL, probe)
         deadline = time.monotonic() + _PROBE_SECONDS
         while not self._stopping.is_set() and (self.working or time.monotonic() < deadline):
-            # All of them before anything is done: an error meanwhile would leave the session in the middle.
+            # Read all of them before any work: an error in between would leave the session unusable.
             for note in list(session.notifies(timeout=_LOOK_UP_SECONDS, stop_after=1)):
                 if note.payload == probe:
                     self.working = True

@@ -1,4 +1,4 @@
-"""Asking the server whether a text is SQL, without running any of it."""
+"""Asks the server whether a text is SQL, without running it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from celery_pgbg.database.sessions import Session, is_dead
 
 
 def check_syntax(session: Session, text: str) -> None:
-    """Raise the server's own error for a text that its grammar refuses: for what our parser does not know.
+    """Raise the server's own error for a text that its grammar refuses; used for texts that our parser does not know.
 
     Raises:
-        psycopg.errors.SyntaxError: as for the same text on any connection, with the place where it is wrong.
+        psycopg.errors.SyntaxError: as for the same text on any connection, with the position of the error.
         psycopg.OperationalError: the session died.
     """
-    # Of two statements in one text it reads the grammar only: no table is looked up, or locked.
+    # Of two statements in one text the server checks only the grammar: no table is looked up or locked.
     if _is_of_grammar(_refusal(session, f"{text}\n;SELECT")):
         refusal = _refusal(session, text)
         if refusal is not None and _is_of_grammar(refusal):
@@ -23,12 +23,15 @@ def check_syntax(session: Session, text: str) -> None:
 
 
 def _is_of_grammar(error: psycopg.Error | None) -> bool:
-    """Only an error of the grammar has a place; that there are two statements has the same SQLSTATE and none."""
+    """Only an error of the grammar has a position.
+
+    The error about two statements has the same SQLSTATE but no position.
+    """
     return error is not None and error.sqlstate == "42601" and error.diag.statement_position is not None
 
 
 def _refusal(session: Session, text: str) -> psycopg.Error | None:
-    """Let the server parse a text; in a transaction of its own, or a savepoint, which an error ends."""
+    """Let the server parse a text, in its own transaction or in a savepoint, which an error ends."""
     try:
         with session.transaction():
             session.pgconn.send_prepare(b"", text.encode(session.info.encoding))

@@ -6,15 +6,15 @@ import re
 
 from celery_pgbg.database.libpg_query import CannotParse, scan
 
-#: In a string of the form ``U&'...'``: a backslash that stands for itself, or a character by its number.
+#: In a string of the form ``U&'...'``: an escaped backslash, or a character by its number.
 _BY_NUMBER = re.compile(rb"\\(?:\\|\+([0-9A-Fa-f]{6})|([0-9A-Fa-f]{4}))")
 
 
 def as_escape_strings(statement: str) -> str:
-    r"""Write plain strings with a backslash, ``'a\b'``, as ``E'a\\b'``, and so those with numbers, ``U&'\0041'``.
+    r"""Write plain strings with a backslash, ``'a\b'``, as ``E'a\\b'``; also strings such as ``U&'\0041'``.
 
-    PostgreSQL reads the strings of a whole text before the first of its statements runs. The last of several is read by
-    itself here, when those before it may have set how.
+    PostgreSQL reads the strings of a whole text before the first of its statements runs. Here the last statement is
+    read by itself, after the earlier ones may have changed that setting.
     """
     if "\\" not in statement or "'" not in statement:
         return statement

@@ -1,4 +1,4 @@
-"""Finding out what stands between us and the server: nothing, or a pooler such as PgBouncer, and in which mode."""
+"""Finds out whether a pooler such as PgBouncer stands between us and the server, and its mode."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ NEEDS_SESSIONS = (
     "let pgbg_dsn lead to the server itself, or to a pool in session mode"
 )
 
-#: How often two connections are compared; other clients of the pooler may come in between.
+#: How often two connections are compared, because other clients of the pooler may interfere.
 _ROUNDS = 5
 
 
 def through_pooler(session: Session) -> bool:
-    """Check whether a pooler stands in between: it has given the connection another PID than the server's."""
+    """Check for a pooler: the connection's PID differs from the server's PID."""
     return _server_pid(session) != session.info.backend_pid
 
 
 def shares_sessions(session: Session, open_session: Callable[[], Session]) -> bool:
-    """Check whether a pooler lends sessions for one transaction, so that nothing in a session is ours for long.
+    """Check whether a pooler shares sessions between transactions, so that no state in a session is ours for long.
 
-    Two connections are compared, of which the second is opened for that, if there is a pooler at all: one
-    session of the server that serves both, or a connection that is served by two, proves it.
+    If there is a pooler, a second connection is opened and both are compared. One server session for both connections,
+    or two sessions for one connection, prove it.
 
     Args:
         session: a connection, in autocommit mode.
@@ -43,7 +43,7 @@ def shares_sessions(session: Session, open_session: Callable[[], Session]) -> bo
 
 
 def _server_pid(session: Session) -> int:
-    # Asked so often that psycopg would prepare it, in a session that may be another's the next time.
+    # psycopg would prepare this repeated query, in a session that may belong to another client next time.
     row = session.execute(queries.query("server_pid"), prepare=False).fetchone()
     assert row is not None
     return int(row[0])

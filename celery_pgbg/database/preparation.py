@@ -1,4 +1,4 @@
-"""From an order to the texts that a background worker runs, and all that can be said of them before it does."""
+"""Turns an order into the texts that a background worker runs, and checks them before the launch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from celery_pgbg.errors import BindingError, TaskDefinitionError
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ErrorReport
 
-#: The server measures it from the arrival of a client's statement; a task's statements come from a function of ours.
+#: The server starts this clock when a client's statement arrives, but a task's statements come from our function.
 _TIMEOUT = "statement_timeout"
 
-#: What a transaction must be given before it does anything, and the setting that gives it.
+#: Properties that a transaction must get before its first statement, and the settings that give them.
 _OF_TRANSACTION = {
     "transaction_isolation": "default_transaction_isolation",
     "transaction_deferrable": "default_transaction_deferrable",
@@ -45,13 +45,14 @@ _SEVERAL = ErrorReport(
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is launched.
+    """The texts and settings of a launch.
 
     Attributes:
         preamble: all statements before the last, or None.
         statement: the last one; its result is the task's.
-        settings: the order's, and what must be set before a background worker begins, taken from its statements.
-        is_plain_query: the last statement only reads, and may be put into the FROM of another.
+        settings: the order's settings, and settings from its statements that must be set before the background worker
+            begins.
+        is_plain_query: whether the last statement only reads, and may stand in the FROM of another statement.
     """
 
     preamble: str | None
@@ -61,12 +62,12 @@ class Prepared:
 
 
 def prepare(session: Session, order: Order) -> Prepared:
-    """Bind, split and check the statements of an order. A round trip only for what the parser does not know.
+    """Bind, split and check the statements of an order; a round trip is needed only for texts unknown to the parser.
 
     Raises:
         BindingError: the query and its arguments do not fit.
-        TaskDefinitionError: there is no statement, or what one sets cannot be set there.
-        psycopg.Error: what the server says, or would say, of a statement that cannot run in a task.
+        TaskDefinitionError: there is no statement, or one sets a parameter that cannot be set there.
+        psycopg.Error: the server's error, real or predicted, for a statement that cannot run in a task.
     """
     text = bind(session, order.query, order.params, order.atomic)
     data = text.encode()
@@ -87,7 +88,7 @@ def prepare(session: Session, order: Order) -> Prepared:
         return Prepared(None, text, order.settings)
     settings, done = _take_over(order, found, len(statements))
     data, statements = _rewritten(data, statements, done)
-    # Alone it keeps the comments before and after it.
+    # A single statement keeps the comments before and after it.
     preamble, statement = split_at(data, statements) if len(statements) > 1 or done else (None, data.decode())
     if preamble:
         statement = as_escape_strings(statement)
@@ -107,7 +108,7 @@ def _check_syntax(session: Session, order: Order, text: str) -> None:
 
 
 def _rewritten(data: bytes, statements: list[Span], done: set[int]) -> tuple[bytes, list[Span]]:
-    """Leave out the statements that are done with, and make those that PL/pgSQL does not execute into others."""
+    """Leave out statements that became settings, and rewrite those that PL/pgSQL does not execute."""
     changed = dict.fromkeys(done, b"")
     for number, (start, end) in enumerate(statements):
         if number not in done and (text := as_create_table(data[start:end])):
@@ -128,7 +129,7 @@ def _rewritten(data: bytes, statements: list[Span], done: set[int]) -> tuple[byt
 
 
 def _take_over(order: Order, found: Inspection, count: int) -> tuple[dict[str, str], set[int]]:
-    """Find the settings that come too late once a background worker runs.
+    """Find the settings that would come too late in a running background worker.
 
     Returns:
         Those settings, and the numbers of the statements that have nothing left to do.

@@ -1,11 +1,11 @@
-"""Qualifies what our SQL calls, so that it is PostgreSQL's own whatever ``search_path`` is set.
+"""Qualifies operators, functions and types in our SQL, so that they are PostgreSQL's own under every ``search_path``.
 
 A role that may create in a schema can offer an operator, function or type that fits a call better than
 PostgreSQL's.
 The files stay readable, ``task_id = 'x'``; the server gets ``task_id OPERATOR(pg_catalog.=) 'x'``. The test
-``tests/security/test_names.py`` looks at all of it with PostgreSQL's parser: nothing unqualified is left, and nothing
-means anything else. All qualified operators bind alike, so one within another needs parentheses in the file; what
-cannot be qualified, such as ``IN`` and ``JOIN USING``, is not used.
+``tests/security/test_names.py`` checks all our SQL with PostgreSQL's parser: no name is left unqualified, and no
+meaning has changed. All qualified operators bind alike, so nested operators need parentheses in the file. ``IN``,
+``JOIN USING`` and the like cannot be qualified, so they are not used.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _DECLARED = re.compile(rf"^( +\w+ (?:CONSTANT )?)({'|'.join(sorted(_TYPES))})(?=
 
 
 def qualified(text: str) -> str:
-    """Qualify the operators, functions and types in SQL with ``pg_catalog``; names that are qualified stay."""
+    """Qualify the operators, functions and types in SQL with ``pg_catalog``; qualified names stay."""
     written: list[str] = []
     before, last = "", ""
     is_operand = False

@@ -1,4 +1,4 @@
-"""The SQL texts of the packages: one statement or function in each ``.sql`` file, next to what uses it."""
+"""The SQL texts of the packages: one statement or function in each ``.sql`` file, next to the code that uses it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Why a server refused a connection: by its SQLSTATE, which libpq keeps to itself unless it is asked.
+"""Finds the SQLSTATE of a refused connection, which libpq reveals only on request.
 
-A failed connection has a message and nothing else, in the server's language. libpq writes SQLSTATEs in place of
-messages where that is asked before it has connected, for which psycopg has no call: so a failure is looked at a second
-time, by psycopg's own PGconn and one function of the same libpq.
+A failed connection has only a message, in the server's language. libpq writes SQLSTATEs in place of messages if that
+is requested before it connects, but psycopg has no call for that. So a failed connection is tried once more, with
+psycopg's own PGconn and one function of the same libpq.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from typing import Any
 import psycopg
 from psycopg import errors, pq
 
-#: Classes and codes of refusals that time does not mend: wrong password, no such role, pg_hba.conf says no; no such
-#: database; no right to connect to it.
+#: Classes and codes of permanent refusals: wrong password, no such role, refused by pg_hba.conf; no such database; no
+#: right to connect to it.
 _FOR_GOOD = ("28", "3D000", "42501")
 
-#: PgBouncer says 08P01 for every refusal, and for what passes, too: only its words differ, and they are always English.
+#: PgBouncer reports 08P01 for every refusal and also for temporary failures. Only its words differ, and they are
+#: always English.
 _POOLERS_CODE = "08P01"
 _POOLERS_REFUSALS = ("authentication failed", "no such user", "no such database")
 
 #: ``PQERRORS_SQLSTATE``, since libpq 12.
 _SQLSTATE_ONLY = 3
 
-#: What libpq writes after the severity of what a server said, in any language; its own messages have one space.
+#: libpq's separator after the severity of a server's message, in any language; its own messages have one space.
 _AFTER_SEVERITY = ":  "
 
 #: ``FATAL:  28P01`` in whatever language the first word is.
@@ -42,13 +43,13 @@ _LIBPQ_OF = {"binary": "psycopg_binary.pq", "c": "psycopg_c.pq"}
 
 
 def is_refused_for_good(failure: psycopg.OperationalError, conninfo: str, timeout: float) -> bool:
-    """Check whether every server that a connection was tried to refused it, and will again.
+    """Check whether every tried server refused the connection for good.
 
-    Connects once more where a server has answered. False also where that cannot be known.
+    Connects once more if a server has answered. False also if the reason cannot be found.
 
     Args:
         failure: of the first try.
-        conninfo: what it was tried with.
+        conninfo: the parameters of that try.
         timeout: seconds for the second.
     """
     if failure.pgconn is not None and failure.pgconn.needs_password:
@@ -62,10 +63,10 @@ def is_refused_for_good(failure: psycopg.OperationalError, conninfo: str, timeou
 
 
 def _codes(conninfo: str, timeout: float) -> list[str | None]:
-    """Connect once more, and read with which SQLSTATE each try ended; None for one without.
+    """Connect once more, and read the SQLSTATE of each try; None for a try without one.
 
     Returns:
-        Nothing where it succeeds now, takes too long, or libpq cannot be asked.
+        Nothing if the connection succeeds now, takes too long, or libpq cannot be asked.
     """
     set_verbosity = _verbosity_setter()
     if set_verbosity is None:
@@ -84,14 +85,14 @@ def _codes(conninfo: str, timeout: float) -> list[str | None]:
 
 
 def _has_failed(connection: Any, deadline: float) -> bool:
-    """Take a connection to its end; False where that is success, or comes too late."""
+    """Finish a connection attempt; False if it succeeds or takes too long."""
     while (status := pq.PollingStatus(connection.connect_poll())) is not pq.PollingStatus.OK:
         if status is pq.PollingStatus.FAILED:
             return True
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             return False
-        # Which socket it is may change.
+        # The socket may change.
         with selectors.DefaultSelector() as selector:
             selector.register(connection.socket, _EVENTS[status])
             selector.select(seconds)
@@ -100,12 +101,12 @@ def _has_failed(connection: Any, deadline: float) -> bool:
 
 @cache
 def _verbosity_setter() -> Callable[[int | None, int], int] | None:
-    """``PQsetErrorVerbosity`` of the libpq that psycopg uses; None where it cannot be found."""
+    """``PQsetErrorVerbosity`` of psycopg's libpq; None if it cannot be found."""
     try:
         if pq.__impl__ == "python":
             library = importlib.import_module("psycopg.pq._pq_ctypes").pq
         else:
-            # A symbol is looked up in what the module is linked with, too.
+            # A symbol is also looked up in the libraries that the module is linked with.
             library = ctypes.CDLL(str(importlib.import_module(_LIBPQ_OF[pq.__impl__]).__file__))
         function = library.PQsetErrorVerbosity
     except (ImportError, AttributeError, KeyError, OSError):

@@ -10,12 +10,12 @@ from typing import Any
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.outcomes import Returned, Returns
 
-#: What an outcome's ``task_meta`` has for deleting it in time.
+#: The field of an outcome's ``task_meta`` for its deletion in time.
 KEPT_SECONDS = "kept_seconds"
 
 
 def said_by(task_meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Take out of an outcome's ``task_meta`` what is Celery's."""
+    """Take Celery's part out of an outcome's ``task_meta``."""
     return {name: value for name, value in task_meta.items() if name != KEPT_SECONDS}
 
 
@@ -67,7 +67,7 @@ class OutcomeColumns:
     row_texts: list[str] | None
 
     def outcome_value(self) -> Any:
-        """Decode the outcome, which is one of success, as psycopg would.
+        """Decode the outcome of a success, as psycopg would.
 
         Raises:
             psycopg.DataError: Python has no such value, for example a date before the year 1.
@@ -91,7 +91,7 @@ class OutcomeColumns:
 
 @dataclass(frozen=True)
 class StoredResult(OutcomeColumns):
-    """One row of ``result_read.sql``: what the backend stored, where it did, and the outcome."""
+    """One row of ``result_read.sql``: the backend's row, if any, and the outcome, if any."""
 
     task_id: str
     forgotten: bool

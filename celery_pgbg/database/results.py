@@ -25,23 +25,23 @@ from celery_pgbg.texts import original, storable
 
 T = TypeVar("T")
 
-#: How long the server may leave a call without an answer, in seconds. Deleting what has expired takes longest.
+#: How long to wait for the server's answer to a call, in seconds. Deleting expired results takes longest.
 ANSWER_SECONDS = 300.0
 
-#: What sending writes, and nothing comes back from: it goes into the transaction of ``sending_in``.
+#: Statements that sending writes and that return nothing: they are part of the transaction of ``sending_in``.
 _SENT = frozenset(
     {"result_chord_reset", "result_chord_set_size", "result_chord_add_member", "result_group_store", "result_store"}
 )
 
-#: A statement that was sent so often on a session is prepared there, where no pooler stands in between.
+#: A statement is prepared after so many uses in a session, if there is no pooler in between.
 _PREPARE_AFTER = 2
 
 
 class ResultStore:
     """Stores and reads results. One in each process and database, shared by all threads.
 
-    Every call is one statement in a transaction of its own, without any state in the session, so
-    that it also works through a pooler in transaction mode. Every call raises:
+    Every call is one statement in its own transaction and needs no state in the session, so it works through a pooler
+    in transaction mode too. Every call may raise:
 
     - ``SessionLost``: the server cannot be reached now;
     - ``ServerRefused``: it refuses us for good;
@@ -82,11 +82,11 @@ class ResultStore:
         return bool(self._fetch_one("result_store_reference", parameters)[0])
 
     def hide_outcomes(self, task_id: str) -> None:
-        """Have readers wait for what is stored: the outcomes of this task are not its result."""
+        """Make readers wait for a stored result: the outcomes of this task are not its result."""
         self._execute("result_hide_outcomes", {"task_id": task_id})
 
     def read(self, task_ids: Iterable[str]) -> list[StoredResult]:
-        """Read what is known of each of these tasks: one row for each, also where that is nothing."""
+        """Read the state of each of these tasks: one row for each, also for unknown tasks."""
         return self._fetch(
             "result_read", {"task_ids": as_array(storable(task_id) for task_id in task_ids)}, StoredResult
         )
@@ -96,11 +96,11 @@ class ResultStore:
         return bool(self._fetch_one("result_is_running", {"task_id": task_id})[0])
 
     def forget(self, task_id: str) -> None:
-        """Delete a task's result, or hide it where an outcome must stay."""
+        """Delete a task's result, or hide it if an outcome must stay."""
         self._execute("result_forget", {"task_id": task_id})
 
     def delete_expired(self, seconds: float | None, failure: float | None, chord: float | None) -> None:
-        """Delete what was stored longer ago than this: results, failures, groups and chords. None keeps."""
+        """Delete results, failures, groups and chords older than these ages. None keeps them."""
         ages = {"age_ms": seconds, "failure_age_ms": failure, "chord_age_ms": chord}
         parameters = {key: None if age is None else round(age * 1000) for key, age in ages.items()}
         self._execute("result_delete_expired", parameters)
@@ -127,15 +127,15 @@ class ResultStore:
     # --- chords ------------------------------------------------------------------------------------
 
     def reset_chord(self, group_id: str) -> None:
-        """Forget a chord of this id if it has finished, as the same chord may be sent again."""
+        """Forget a finished chord of this id, because the same chord may be sent again."""
         self._execute("result_chord_reset", {"group_id": group_id})
 
     def set_chord_size(self, group_id: str, size: int) -> None:
-        """Say how many members there are."""
+        """Set the number of members."""
         self._execute("result_chord_set_size", {"group_id": group_id, "size": size})
 
     def add_chord_member(self, group_id: str, task_id: str) -> None:
-        """Count one more member than that."""
+        """Add one to the number of members."""
         self._execute("result_chord_add_member", {"group_id": group_id, "task_id": task_id})
 
     def record_chord_part(self, parameters: dict[str, Any]) -> str:
@@ -143,20 +143,20 @@ class ResultStore:
         return str(self._fetch_one("result_chord_record_part", parameters)[0])
 
     def extend_chord_claim(self, group_id: str, claim: str, seconds: float) -> bool:
-        """Keep a claim for so long from now. False if another has taken it over."""
+        """Extend a claim to so long from now. False if another member has taken it over."""
         parameters = {"group_id": group_id, "claim": claim, "lease_ms": round(seconds * 1000)}
         return self._run("result_chord_extend_claim", parameters, lambda cursor: cursor.fetchone() is not None)
 
     def read_chord_parts(self, group_id: str, ordered: bool) -> list[StoredPart]:
-        """Read the ended members in the header's order, or in the order of their ends."""
+        """Read the ended members in the header's order, or in the order in which they ended."""
         return self._fetch("result_chord_read_parts", {"group_id": group_id, "ordered": ordered}, StoredPart)
 
     def finish_chord(self, group_id: str, claim: str) -> None:
-        """Drop a chord's values, if the claim on it is still ours."""
+        """Drop a chord's values, if we still hold the claim."""
         self._execute("result_chord_finish", {"group_id": group_id, "claim": claim})
 
     def where(self) -> tuple[int, int]:
-        """The database that they are in: its cluster, and its own identity."""
+        """The database of the results: the identity of its cluster, and its own."""
         if self._identity is None:
             row = self._sessions.run(lambda session: session.execute(queries.query("database_identity")).fetchone())
             assert row is not None
@@ -174,7 +174,7 @@ class ResultStore:
             answer_timeout=ANSWER_SECONDS,
             prepare_threshold=None,
         )
-        # A pooler in transaction mode has no place for prepared statements. Without one they halve the server's work.
+        # Prepared statements halve the server's work, but do not work through a pooler in transaction mode.
         if not through_pooler(session):
             session.prepare_threshold = _PREPARE_AFTER
             plan_once(session)
@@ -215,7 +215,7 @@ def _storable(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_texts(kind: type[T]) -> Callable[[Any], RowMaker[T]]:
-    """Make rows of a class, whose texts are those that were stored."""
+    """Make rows of a class; texts are as they were stored."""
 
     def factory(cursor: Any) -> RowMaker[T]:
         make = class_row(kind)(cursor)

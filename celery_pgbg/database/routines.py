@@ -1,4 +1,4 @@
-"""Calls of functions and procedures by name; the database's catalog says what their arguments are."""
+"""Calls of functions and procedures by name; the database's catalog has their arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RoutineCall:
     """A function or procedure to call.
 
     Attributes:
-        name: of it, as SQL writes it, with its schema or as the session finds it.
+        name: its name in SQL, with its schema or found by the search path.
         args, kwargs: arguments in their order and by name.
     """
 
@@ -30,18 +30,18 @@ class RoutineCall:
     def compose(
         self, session: psycopg.Connection[Any], atomic: bool, merge: Callable[[Any, Any], str]
     ) -> tuple[sql.Composable, dict[str, Any]]:
-        """Look it up, and write the statement that calls it. One round trip.
+        """Look the function up, and write the statement that calls it. One round trip.
 
         Args:
-            session: of the database.
-            atomic: whether it runs in a function of ours, where a CALL gives no row.
+            session: a session in the database.
+            atomic: whether it runs in our function, where a CALL returns no row.
             merge: writes arguments into a statement.
 
         Returns:
             The statement and its parameters as psycopg takes them.
 
         Raises:
-            BindingError: there is none of that name, or it does not take these arguments.
+            BindingError: no function has that name, or none takes these arguments.
         """
         try:
             with session.transaction(), session.cursor(row_factory=class_row(_Routine)) as cursor:
@@ -57,7 +57,7 @@ class RoutineCall:
                 if known
                 else f"there is no function or procedure {self.name} in this database"
             )
-        # Of several, the server chooses by the values, as for any statement.
+        # If there are several, the server chooses by the values, as for any statement.
         statement, parameters = fitting[0].call(self.args, self.kwargs, casts=len(fitting) == 1)
         results = fitting[0].results
         if not atomic or not results or len(fitting) > 1:
@@ -85,14 +85,14 @@ class _Routine:
 
     @property
     def inputs(self) -> list[tuple[str, str | None, str]]:
-        """Name, type and mode of each argument that a call gives; without a name it is empty."""
+        """Name, type and mode of each argument of a call; an unnamed argument has an empty name."""
         names = self.names or [""] * len(self.modes)
         every = zip(names, self.types, self.modes, strict=True)
         return [argument for argument in every if argument[2] in "ibv"]
 
     @property
     def results(self) -> list[tuple[str, str]]:
-        """Name and type of each result of a procedure; none where a type depends on the call."""
+        """Name and type of each result of a procedure; none if a type depends on the call."""
         if not self.is_procedure:
             return []
         every = zip(self.names or [""] * len(self.modes), self.types, self.modes, strict=True)
@@ -101,7 +101,7 @@ class _Routine:
         return [(name, kind) for name, kind in named if kind is not None] if all(k for _, k in named) else []
 
     def takes(self, count: int, names: Mapping[str, Any]) -> bool:
-        """Whether it can be called with so many arguments and these names."""
+        """Whether a call with so many arguments and these names is possible."""
         inputs = self.inputs
         if count > len(inputs) or any(not name for name in names):
             return False
@@ -112,7 +112,7 @@ class _Routine:
     def call(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], casts: bool
     ) -> tuple[sql.Composable, dict[str, Any]]:
-        """Write the statement; a procedure's results are arguments too."""
+        """Write the statement; the results of a procedure are arguments too."""
         if self.is_procedure and "o" in self.modes and not kwargs and len(args) == len(self.inputs):
             return self._call_in_order(args, casts)
         by_name = {name: kind for name, kind, _ in self.inputs}
@@ -133,7 +133,7 @@ class _Routine:
         return sql.SQL(form).format(routine, sql.SQL(", ").join(parts)), parameters
 
     def _call_in_order(self, args: tuple[Any, ...], casts: bool) -> tuple[sql.Composable, dict[str, Any]]:
-        """Call a procedure with all its arguments, whose results may have no names."""
+        """Call a procedure with all its arguments; its results may have no names."""
         parameters = {f"argument_{number}": value for number, value in enumerate(args, start=1)}
         names = iter(parameters)
         parts = [

@@ -1,4 +1,4 @@
-"""Installing and checking what we keep in the database: schema ``celery_pgbg``."""
+"""Installs and checks the schema ``celery_pgbg``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celery_pgbg.database import queries
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import ConfigurationError, SchemaMissing
 
-#: Functions that others need at their creation come first; the rest are resolved when they run.
+#: Functions that other functions need at creation come first; the rest are resolved at run time.
 _FIRST_FUNCTIONS = ("lock_key", "owner", "name_key")
 
 
@@ -18,7 +18,7 @@ def migration_names() -> list[str]:
 
 
 def current_version() -> int:
-    """Number the newest migration this package has."""
+    """The number of this package's newest migration."""
     return int(migration_names()[-1].partition("_")[0])
 
 
@@ -27,12 +27,13 @@ def install_script(
 ) -> str:
     """Write the installation as one idempotent SQL script, one transaction.
 
-    Run by hand by a superuser it does the same as ``install``.
+    If a superuser runs the script by hand, it does the same as ``install``.
 
     Args:
         grant_to: roles that may launch SQL tasks besides the installing one and those of earlier installations.
-        up_to: the last migration to apply, without the functions, which are those of the newest; all where None.
-        share_with: the role whose rows those of ``grant_to`` act on; None keeps what was said before, else their own.
+        up_to: the last migration to apply, without the functions, which belong to the newest one; None: all.
+        share_with: the role whose rows the roles of ``grant_to`` act on; None keeps the present one, or else their
+            own.
         senders: roles that may send messages through the broker, and nothing else.
     """
     parts = [queries.text("install_prologue"), *_definitions(up_to)]
@@ -53,7 +54,7 @@ def _sender(role: str) -> str:
 
 
 def _definitions(up_to: int | None = None) -> list[str]:
-    """Write what is in our schema: the migrations, then the functions."""
+    """Write the content of our schema: the migrations, then the functions."""
     parts = [queries.text("install_schema")]
     for name in migration_names():
         version = int(name.partition("_")[0])
@@ -83,10 +84,11 @@ def install(
 ) -> int:
     """Install or upgrade the extension, the schema and its functions.
 
-    Runs on a session of its own, in one transaction; a second run changes nothing.
+    Runs in one transaction; a second run changes nothing.
 
     Args:
-        session: of a superuser, or of the role that installed it where the extension is there.
+        session: a session of its own, of a superuser or, if the extension exists, of the role that installed the
+            schema.
         grant_to: see ``install_script``.
         share_with: see ``install_script``.
         senders: see ``install_script``.
@@ -95,7 +97,7 @@ def install(
         The version now installed.
 
     Raises:
-        psycopg.Error: what the server refused, mostly ``InsufficientPrivilege``.
+        psycopg.Error: the server's refusal, mostly ``InsufficientPrivilege``.
     """
     try:
         session.execute(install_script(grant_to or [], share_with=share_with, senders=senders).encode())
@@ -106,7 +108,7 @@ def install(
 
 
 def install_within(session: Session) -> None:
-    """Install or upgrade the schema in the transaction that is open, without the extension: for tests."""
+    """Install or upgrade the schema in the open transaction, without the extension: for tests."""
     refuse_stranger(session)
     session.execute("\n".join([queries.text("safe_names"), *_definitions(), queries.text("usual_names")]).encode())
 
@@ -117,7 +119,7 @@ def uninstall(session: Session) -> None:
 
 
 def installed_version(session: Session) -> int | None:
-    """Read the newest migration applied, or None where nothing is installed.
+    """Read the newest applied migration, or None if nothing is installed.
 
     Raises:
         ConfigurationError: see ``refuse_stranger``.
@@ -131,10 +133,10 @@ def installed_version(session: Session) -> int | None:
 
 
 def refuse_stranger(session: Session) -> None:
-    """Make sure that a superuser uses no schema ``celery_pgbg`` that somebody else has prepared.
+    """Refuse, for a superuser, a schema ``celery_pgbg`` that another role has prepared.
 
     Raises:
-        ConfigurationError: its owner is no superuser, but would have the rights of one.
+        ConfigurationError: its owner is not a superuser, but would get a superuser's rights.
     """
     row = session.execute(queries.query("strange_owner")).fetchone()
     if row is not None:
@@ -146,17 +148,17 @@ def refuse_stranger(session: Session) -> None:
 
 
 def available_extension(session: Session) -> tuple[str, str | None] | None:
-    """Read the version of pg_background whose files the server has, and the one that the database has, if any.
+    """Read the version of pg_background in the server's files, and the version in the database, if any.
 
     Returns:
-        None where the server has no such files.
+        None if the server has no such files.
     """
     row = session.execute(queries.query("available_extension")).fetchone()
     return None if row is None else (row[0], row[1])
 
 
 def check_installed(session: Session) -> None:
-    """Make sure that the installed schema serves this version of the package.
+    """Check that the installed schema fits this version of the package.
 
     Raises:
         SchemaMissing: not installed, or older than this package.

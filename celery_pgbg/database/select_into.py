@@ -1,4 +1,4 @@
-"""SELECT ... INTO, which PL/pgSQL does not execute, as the CREATE TABLE ... AS that it means."""
+"""Rewrites SELECT ... INTO, which PL/pgSQL does not execute, as the equivalent CREATE TABLE ... AS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from celery_pgbg.database.libpg_query import CannotParse
 
 _INTO = re.compile(rb"(?<!insert )(?<!merge )\binto\b", re.IGNORECASE)
 
-#: What may stand between INTO and the table's name.
+#: Words that may stand between INTO and the table's name.
 _KINDS = (b"LOCAL", b"GLOBAL", b"TEMPORARY", b"TEMP", b"UNLOGGED", b"TABLE")
 
 
@@ -36,7 +36,7 @@ def as_create_table(statement: bytes) -> bytes | None:
     while words[name] in _KINDS:
         name += 1
     last = name
-    # A qualified name: its parts, and a full stop after each but the last.
+    # A qualified name: its parts, separated by full stops.
     while last + 2 < len(texts) and texts[last + 1] == b".":
         last += 2
     kind = b" ".join(word for word in words[first + 1 : name] if word != b"TABLE")

@@ -1,4 +1,4 @@
-"""A few sessions that all threads of a process share, for calls of one statement each."""
+"""A few sessions, shared by all threads of a process, for calls of one statement each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SessionSet:
 
     Args:
         open_session: makes a connected session in autocommit mode.
-        limit: how many sessions there may be; a thread that needs one when all are in use waits.
+        limit: the largest number of sessions; a thread waits while all are in use.
     """
 
     def __init__(self, open_session: Callable[[], Session], limit: int = 4) -> None:
@@ -32,9 +32,9 @@ class SessionSet:
         self._closed = False
 
     def run(self, work: Callable[[Session], T]) -> T:
-        """Do work on a session; once more on a new one where the session had died since its last use.
+        """Do work on a session; if the session had died since its last use, do it once more on a new session.
 
-        The work must bear being done twice: it is not known whether the first try was committed.
+        The work must be repeatable, because the first try may have been committed.
 
         Raises:
             SessionLost: the server cannot be reached, or the connection died during the work.
@@ -50,7 +50,7 @@ class SessionSet:
             return self._work(self._open_session(), work)
 
     def close(self) -> None:
-        """Close the sessions, those in use when they come back."""
+        """Close the sessions; sessions in use are closed when they come back."""
         self._closed = True
         self._close_idle()
 
@@ -65,7 +65,7 @@ class SessionSet:
 
     @contextmanager
     def _returned(self, session: Session) -> Iterator[None]:
-        """Keep the session for the next call, unless it was left in the middle of something."""
+        """Keep the session for the next call, unless a call was interrupted."""
         try:
             yield
         finally:
@@ -80,7 +80,7 @@ class SessionSet:
             return self._idle.pop() if self._idle else None
 
     def _close_idle(self) -> None:
-        """Close what is idle: where one session has died, mostly all have."""
+        """Close the idle sessions: if one session has died, mostly all have."""
         with self._lock:
             idle, self._idle = self._idle, []
         for session in idle:

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and what a failure to get one means."""
+"""Connections to PostgreSQL, and the meaning of a failure to connect."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 #: Whether it was logged that ``idle_session_timeout`` is set.
 _told_of_idle_ends: list[bool] = []
 
-#: How libpq begins to say which parameter of a DSN it does not know.
+#: The beginning of libpq's message about an unknown parameter of a DSN.
 _NAMES_A_PARAMETER = ("invalid connection option", "invalid URI query parameter")
 
-#: How it begins to say what else is wrong, before it quotes the DSN.
+#: The beginnings of libpq's other messages, before they quote the DSN.
 _CAUSES = (
     'missing "="',
     'end of string reached when looking for matching "]" in IPv6 host address',
@@ -38,19 +38,19 @@ _CAUSES = (
     "forbidden value %00",
 )
 
-#: Given to libpq unless the DSN says otherwise, so that a dead network is noticed within a minute:
-#: while nothing is sent by the first three, else by the last, in milliseconds.
+#: Defaults for libpq, so that a dead network is noticed within a minute: the first three while nothing is sent, else
+#: the last, in milliseconds.
 _KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 5, "tcp_user_timeout": 45_000}
 
 
 class _BoundedSession(psycopg.Connection[TupleRow]):
-    """A session whose calls end also where the server, or a pooler before it, is silent for good."""
+    """A session whose calls end even if the server, or a pooler before it, never answers."""
 
     answer_timeout: float | None = None
     abandoned = False
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        """Wait as psycopg does, and give up when it is time. psycopg looks up every tenth of a second."""
+        """Wait as psycopg does, and give up after ``answer_timeout``. psycopg checks every tenth of a second."""
         return super().wait(self._bounded(gen), *args, **kwargs)
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
@@ -78,19 +78,19 @@ class _BoundedSession(psycopg.Connection[TupleRow]):
 def connect(
     dsn: str, *, application_name: str, connect_timeout: float, answer_timeout: float | None = None, **options: Any
 ) -> Session:
-    """Open a session in autocommit mode, which reads and writes UTF-8 whatever the encoding of its database.
+    """Open a session in autocommit mode and with UTF-8, whatever the encoding of its database.
 
     Args:
-        dsn: where to.
-        application_name: what ``pg_stat_activity`` shows.
+        dsn: the server and database.
+        application_name: the name for ``pg_stat_activity``.
         connect_timeout: seconds.
-        answer_timeout: seconds without any answer after which a call gives the session up. None waits for ever.
-        options: further parameters of libpq, which win over the DSN.
+        answer_timeout: seconds without any answer after which a call gives up the session. None waits for ever.
+        options: further parameters of libpq, which override the DSN.
 
     Raises:
         ConfigurationError: libpq cannot read the DSN.
-        ServerRefused: it would refuse again: wrong password, no such database or role.
-        SessionLost: it may succeed later: the server is down, starting, or full.
+        ServerRefused: the server would refuse again: wrong password, no such database or role.
+        SessionLost: a later try may succeed: the server is down, starting, or full.
     """
     given = read_dsn(dsn)
     defaults = {**_KEEPALIVES, "connect_timeout": max(1, round(connect_timeout))}
@@ -111,7 +111,7 @@ def connect(
 
 
 class Reconnection:
-    """Opens one session again and again, and not more often than a back-off allows, however many ask for it.
+    """Opens one session again and again, but not more often than a back-off allows, however many callers ask.
 
     Args:
         open_session: makes a connected session.
@@ -125,11 +125,11 @@ class Reconnection:
         self._failure = ""
 
     def open(self) -> Session:
-        """Open it. For one thread at a time.
+        """Open the session. For one thread at a time.
 
         Raises:
-            SessionLost: it may succeed later; also where it failed so lately that it was not tried again.
-            ServerRefused: it would refuse again.
+            SessionLost: a later try may succeed; also if the last failure is too recent for another try.
+            ServerRefused: the server would refuse again.
         """
         if time.monotonic() < self._next_try:
             raise SessionLost(self._failure)
@@ -144,13 +144,13 @@ class Reconnection:
 
 
 def abandon(session: Session) -> None:
-    """Make a call fail that another thread has in progress on this session, and with it the session."""
+    """Abort another thread's call on this session, and with it the session."""
     if isinstance(session, _BoundedSession):
         session.abandoned = True
 
 
 def stay_idle(session: Session) -> None:
-    """Keep a session that waits by its nature from being ended by ``idle_session_timeout``; logged once."""
+    """Protect a waiting session from ``idle_session_timeout``; logged once."""
     row = session.execute(queries.query("stay_idle")).fetchone()
     if row and not _told_of_idle_ends:
         _told_of_idle_ends.append(True)
@@ -166,8 +166,8 @@ def read_dsn(dsn: str) -> dict[str, Any]:
     """Take a DSN apart, without connecting.
 
     Raises:
-        ConfigurationError: libpq cannot read it. The message has nothing of it but a parameter's name: the rest
-            may be the password.
+        ConfigurationError: libpq cannot read it. The message quotes at most a parameter's name, because the rest may
+            be the password.
     """
     try:
         given = dict(conninfo.conninfo_to_dict(dsn))

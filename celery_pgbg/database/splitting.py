@@ -1,4 +1,4 @@
-"""Where the statements of a text begin and end."""
+"""Finds where the statements of a text begin and end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def split(text: str) -> tuple[str | None, str]:
     """Split off the last of several statements.
 
     Returns:
-        All statements before the last, or None, and the last one. A text in which something has no end, such as a
-        string, counts as one statement.
+        All statements before the last, or None, and the last one. A text with an unterminated part, such as a string,
+        counts as one statement.
 
     Raises:
         ConfigurationError: there may be several statements, and the parser is not installed.
@@ -34,13 +34,13 @@ def split_at(data: bytes, statements: list[Span]) -> tuple[str | None, str]:
     if not others:
         return None, data[last.start : last.end].decode()
     end = others[-1].end + 1
-    # With the comments before it, which may be hints for the planner, unless an empty statement may be among them.
+    # Keep the comments before it, which may be planner hints, unless an empty statement may be among them.
     begin = last.start if b";" in data[end : last.start] else end
     return data[:end].decode(), data[begin : last.end].decode()
 
 
 def find_statements(data: bytes) -> tuple[list[Span], bool]:
-    """Find the statements of a text by PostgreSQL's grammar, or where the parser fails, by psql's rule.
+    """Find the statements of a text by PostgreSQL's grammar or, if the parser fails, by psql's rule.
 
     Args:
         data: the text in UTF-8, without a NUL.
@@ -62,7 +62,7 @@ def find_statements(data: bytes) -> tuple[list[Span], bool]:
 
 
 def _find_by_tokens(data: bytes, tokens: list[Token]) -> list[Span]:
-    """Take each semicolon for an end that is outside parentheses and outside a BEGIN ATOMIC body."""
+    """Split at each semicolon outside parentheses and BEGIN ATOMIC bodies."""
     statements = []
     nesting = _Nesting()
     for token in tokens:
@@ -81,7 +81,7 @@ def _find_by_tokens(data: bytes, tokens: list[Token]) -> list[Span]:
 
 
 class _Nesting:
-    """How deep in parentheses and bodies the tokens of one statement have come."""
+    """The depth of parentheses and bodies within one statement."""
 
     def __init__(self) -> None:
         self.start: int | None = None

@@ -1,4 +1,4 @@
-"""From stored outcomes to Python values and errors, with psycopg's own adapters."""
+"""Turns stored outcomes into Python values and errors, with psycopg's own adapters."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from psycopg.types.datetime import IntervalLoader
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import ErrorReport, Lost, Raised, Returned, Returns, Settled
 
-#: One field of a row as PostgreSQL prints it, and the comma before it; in quotes, those inside are doubled.
+#: One field of a row as PostgreSQL prints it, and the comma before it; quotes inside quotes are doubled.
 _FIELD = re.compile(rb'(?:^|,)(?:"((?:[^"\\]|""|\\.)*)"|([^",]*))', re.DOTALL)
 
-#: What is doubled or escaped inside quotes.
+#: Characters that are doubled or escaped inside quotes.
 _ESCAPED = re.compile(rb'(["\\])(.)', re.DOTALL)
 
-#: Characters of one field of an error; ``clipped.sql`` has the same.
+#: Largest length of an error's field, in characters; ``clipped.sql`` has the same.
 _LONGEST_FIELD = 10_000
 
 #: The last line of the context of an error that pg_background passes on, in no language but this.
 _PASSED_ON = re.compile(r"^background worker, pid \d+$", re.MULTILINE)
 
-#: Where the context of an error leaves the task's own SQL: our function, in any language of the server's messages,
-#: or what pg_background adds to an error that it passes on.
+#: The end of the task's own SQL in an error's context: our function's name, in any language of the server's messages,
+#: or pg_background's line for an error that it passes on.
 _BELOW_THE_TASK = re.compile(
     rf"^.* celery_pgbg\.(?:execute_statement|run_v1|walk_batch|call_procedure)\(text[,)].*$|{_PASSED_ON.pattern}",
     re.MULTILINE,
@@ -60,14 +60,14 @@ class StoredOutcome:
 
     @property
     def key(self) -> Attempt:
-        """Whose outcome it is."""
+        """The attempt of this outcome."""
         return Attempt(self.task_id, self.attempt)
 
     def ending(self) -> Returned | Raised | Lost:
         """Decode it.
 
         Raises:
-            Exception: whatever psycopg's loaders raise where Python has no such value: ``DataError`` for a date
+            Exception: the error of psycopg's loaders if Python has no such value: ``DataError`` for a date
                 before the year 1, ``RecursionError`` for a JSON too deep.
         """
         if self.succeeded:
@@ -95,7 +95,7 @@ class StoredOutcome:
         return row[0] if row else None
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
-        """Load one row after another, as psycopg does on a plain connection, with what is registered by now."""
+        """Load one row after another, as psycopg does on a plain connection, with the adapters registered now."""
         types = _types(self.column_types or b"\0\0\0\0")
         transformer = adapt.Transformer(_Context() if pq.__impl__ == "python" else None)
         transformer.set_loader_types(types, pq.Format.TEXT)
@@ -105,19 +105,19 @@ class StoredOutcome:
 
 @lru_cache(maxsize=256)
 def _names(null_row: str) -> list[str]:
-    """Names of the columns in their order, from a row of NULLs as JSON; two may be equal."""
+    """Names of the columns in order, from a row of NULLs as JSON; two names may be equal."""
     names: list[str] = json.loads(null_row, object_pairs_hook=lambda pairs: [name for name, _ in pairs])
     return names
 
 
 @lru_cache(maxsize=256)
 def _types(null_row: bytes) -> list[int]:
-    """OIDs of the columns' types, which may be gone by now, from a row of NULLs in binary form."""
+    """OIDs of the columns' types, from a row of NULLs in binary form; a type may have been dropped since."""
     return [oid for oid, _ in struct.iter_unpack("!Ii", null_row[4:])]
 
 
 def _fields(row: bytes) -> list[bytes | None]:
-    """Take a row apart that PostgreSQL printed. Nothing between two commas is NULL; an empty text has quotes."""
+    """Split a row that PostgreSQL printed. An empty field is NULL; an empty text has quotes."""
     if b'"' not in row:
         return [field or None for field in row[1:-1].split(b",")]
     fields: list[bytes | None] = []
@@ -128,7 +128,11 @@ def _fields(row: bytes) -> list[bytes | None]:
 
 
 class _OwnIntervalLoader(IntervalLoader):
-    """psycopg in pure Python knows an interval's style from a connection only; stored is PostgreSQL's own."""
+    """Loads intervals without a connection.
+
+    psycopg in pure Python knows an interval's style only from a connection; stored values have PostgreSQL's own
+    style.
+    """
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
@@ -136,7 +140,7 @@ class _OwnIntervalLoader(IntervalLoader):
 
 
 class _Context:
-    """psycopg's adapters with an own one for intervals, without a connection."""
+    """psycopg's adapters with our own adapter for intervals, without a connection."""
 
     connection = None
 
@@ -166,14 +170,14 @@ def to_exception(report: ErrorReport) -> psycopg.Error:
 
 
 def from_exception(error: psycopg.Error) -> ErrorReport:
-    """Take an error of the server apart, as a background worker's error arrives in its launcher."""
+    """Read the fields of a server's error, as a background worker's error arrives in its launcher."""
     fields = {}
     for name in ("message_detail", "message_hint", "schema_name", "table_name", "column_name", "datatype_name"):
         fields[name] = getattr(error.diag, name)
     fields["constraint_name"] = error.diag.constraint_name
     fields["context"] = error.diag.context if is_of_worker(error) else None
     if error.sqlstate == "42601" and error.diag.statement_position and not is_of_worker(error):
-        # The place is one in the task's statement, which the server was asked about.
+        # The position is in the task's statement, because the server was asked about that statement.
         fields["statement_position"] = error.diag.statement_position
         fields["excerpt"] = _excerpt(error)
     present = {name: _clipped(value) for name, value in fields.items() if value}
@@ -182,14 +186,14 @@ def from_exception(error: psycopg.Error) -> ErrorReport:
 
 
 def _clipped(field: str) -> str:
-    """Clip what would fill logs and tables."""
+    """Clip texts that would fill logs and tables."""
     if len(field) <= _LONGEST_FIELD:
         return field
     return f"{field[:_LONGEST_FIELD]} ... (clipped, {len(field)} characters)"
 
 
 def _excerpt(error: psycopg.Error) -> str | None:
-    """The line of the statement that is wrong and the caret below it, as libpq has put them after the message."""
+    """The wrong line of the statement and the caret below it, as libpq adds them to the message."""
     message, primary = str(error), error.diag.message_primary or ""
     if not message.startswith(primary):
         return None
@@ -198,7 +202,7 @@ def _excerpt(error: psycopg.Error) -> str | None:
 
 
 def is_of_worker(error: psycopg.Error) -> bool:
-    """Check whether an error is the background worker's own, and not one about its handle."""
+    """Check whether an error is the background worker's own, not an error about its handle."""
     return "background worker" in (error.diag.context or "")
 
 
@@ -211,16 +215,16 @@ def had_begun(report: ErrorReport) -> bool:
 
 
 def own_context(context: str) -> str:
-    """An error's context as it would be had a client sent the statement: often empty."""
+    """An error's context as if a client had sent the statement; it is often empty."""
     below = _BELOW_THE_TASK.search(context)
     if below is None:
         return context
     own = "\n" + context[: below.start()]
     if "celery_pgbg." in below.group() and not below.group().endswith(("FETCH", "MOVE")):
-        # EXECUTE and OPEN add the whole statement, with all its values.
+        # EXECUTE and OPEN add the whole statement with all its values.
         added = own.rfind('\nSQL statement "')
         if added < 0 and not below.group().startswith("PL/pgSQL function"):
-            # In another language it cannot be recognised.
+            # In other languages that line cannot be recognised.
             return ""
         own = own[:added] if added >= 0 else own
     return own.strip("\n")

@@ -22,7 +22,7 @@ _NOT_RUNNING = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; standard output carries the answer alone, all else goes to standard error."""
+    """Run one command; standard output has only the answer, everything else goes to standard error."""
     signal.signal(signal.SIGTERM, _interrupt)
     options = _parser().parse_args(arguments)
     try:
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(command: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(command, help=text, description=text)
-        # Without a default, the parser of the command leaves alone what stands before the command.
+        # Without a default, the command's parser does not overwrite the option given before the command.
         _add_name(added, argparse.SUPPRESS)
         added.set_defaults(run=run, command=command)
         return added
@@ -84,13 +84,13 @@ def _start(options: argparse.Namespace) -> int:
         print(given)
         return 0
     dsn = DevServer(options.name).start(options.max_worker_processes, options.fsync, options.lc_messages)
-    # Ours, but perhaps in another database.
+    # Our own server, but perhaps another database.
     print(os.environ.get("PGBG_DSN") or dsn)
     return 0
 
 
 def _another_server(options: argparse.Namespace) -> str | None:
-    """What PGBG_DSN names, unless that is our own server: its DSN may have been exported, as the first steps do."""
+    """The server of PGBG_DSN, unless that is our own: the first steps export the DSN of our own server."""
     given = os.environ.get("PGBG_DSN")
     return None if given is None or DevServer(options.name).is_named_by(given) else given
 

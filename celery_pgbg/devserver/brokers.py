@@ -1,4 +1,4 @@
-"""A Redis or RabbitMQ to use as broker: one that answers, else one started from an installed package."""
+"""A Redis or RabbitMQ as broker: a running server, else one started from an installed package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEADLINE = 60.0
 
 
 class Broker(ABC):
-    """A broker of our own, on the loopback only, which is not for messages of any worth.
+    """A broker of our own, on the loopback only, not for valuable messages.
 
     Args:
         name: several have several names.
@@ -47,14 +47,14 @@ class Broker(ABC):
 
     @abstractmethod
     def _mark(self, port: int) -> str:
-        """What the command line of our own holds, and of no other process."""
+        """A text that only our own process has in its command line."""
 
     @abstractmethod
     def _spawn(self, program: str, port: int) -> None:
         """Start it in the background; it writes its PID to the file ``pid``, its log to ``log``."""
 
     def find_or_start(self) -> str:
-        """Find the usual one, else start our own.
+        """Find a running one on the usual port, else start our own.
 
         Returns:
             Its URL, for Redis without a database number.
@@ -131,7 +131,7 @@ class Broker(ABC):
         return pid if self._is_ours(pid) else None
 
     def _is_ours(self, pid: int) -> bool:
-        """Check whether the process is ours: another one may have its PID by now."""
+        """Check whether the process is ours: another process may have its PID by now."""
         return self._mark(self._port() or 0) in command_line(pid)
 
     def _end(self, signum: signal.Signals) -> None:

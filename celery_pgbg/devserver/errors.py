@@ -1,4 +1,4 @@
-"""What can go wrong with a development server."""
+"""Errors of the development server."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ PostgreSQL with the extension pg_background is needed. Three ways to get one:
 
 
 class DevServerError(Exception):
-    """The development server cannot be had or started; the message says why and what to do."""
+    """The development server is not available or does not start; the message says why and what to do."""

@@ -1,4 +1,4 @@
-"""Loopback ports: which is free, and who answers on one."""
+"""Loopback ports: finds a free port, and checks which server answers on a port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port(preferred: int = 0) -> int:
-    """Find a port that nobody uses now: the preferred one if that is free."""
+    """Find a free port: the preferred port, if it is free."""
     port = preferred or secrets.choice(PORTS)  # tests seed the module random
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

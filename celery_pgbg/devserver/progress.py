@@ -19,7 +19,7 @@ def say_on_stderr(message: str) -> None:
 
 @contextlib.contextmanager
 def ticking(say: Say, every_seconds: float = 5.0) -> Iterator[None]:
-    """Say how long it takes, again and again, while the block runs."""
+    """Show the elapsed time again and again while the block runs."""
     begin, done = time.monotonic(), threading.Event()
 
     def tick() -> None:

@@ -24,7 +24,7 @@ _DATABASE = "pgbg"
 
 @dataclass(frozen=True)
 class Status:
-    """What a running server says of itself."""
+    """The properties of a running server."""
 
     dsn: str
     postgresql: str
@@ -36,8 +36,8 @@ class Status:
 class DevServer:
     """One server, by name; several can run side by side from one installation.
 
-    Anybody on this machine may connect, without a password: it listens on the loopback only, and is
-    not for data of any worth.
+    It listens on the loopback only, and every user of this machine may connect without a password: it is not for
+    valuable data.
 
     Args:
         name: several servers have several names.
@@ -155,7 +155,7 @@ class DevServer:
             cluster.await_end()
 
     def remove_root(self) -> bool:
-        """Delete the private root, unless data of some server lives in it. Tells whether it is gone."""
+        """Delete the private root, unless it has data of a server. Returns whether it is gone."""
         if not self.directory.exists():
             return True
         with locked(self.directory, self._say):

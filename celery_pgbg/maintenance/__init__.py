@@ -1,9 +1,9 @@
 """SQL tasks for the upkeep of a database, ready for ``celery beat``.
 
 Import this module where Celery workers and beat see it, for example with ``app.conf.imports``. They run in the
-database of ``pgbg_dsn``, or in that of an alias where a call says so: ``vacuum_due.delay(database="archive")``,
-``create_partitions.apply_async(args, pgbg={"database": "archive"})``; as the role of its DSN, which must own what they
-maintain.
+database of ``pgbg_dsn``, or of an alias that the call names: ``vacuum_due.delay(database="archive")``,
+``create_partitions.apply_async(args, pgbg={"database": "archive"})``; They have the role of that DSN, which must own
+the tables and indexes.
 
 Partitions and bloat have tools of their own: with pg_partman installed use ``run_partman`` instead of
 ``create_partitions`` and ``drop_partitions``; pg_repack is a program, not SQL.
@@ -41,7 +41,8 @@ _PREFIX = "celery_pgbg.maintenance."
 #: Each call may choose its database.
 _ANYWHERE: dict[str, Any] = {"per_call": {**SQLTask.per_call, "database": True}}
 
-#: For what needs strong locks for a moment: others would wait behind it, so it gives up soon and comes again.
+#: For tasks that need strong locks for a moment: other sessions would wait behind them, so they give up soon and
+#: retry.
 _IN_SHORT: dict[str, Any] = {
     **_ANYWHERE,
     "settings": {"lock_timeout": "5s"},
@@ -53,7 +54,7 @@ _IN_SHORT: dict[str, Any] = {
 
 @sql_task(name=f"{_PREFIX}vacuum", atomic=False, **_ANYWHERE)
 def vacuum(schema: str, table: str) -> sql.Composed:
-    """Vacuum and analyse one table, unless another session is at it."""
+    """Vacuum and analyse one table, unless another session does so."""
     return sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(sql.Identifier(schema, table))
 
 
@@ -65,9 +66,9 @@ def vacuum_due(
 
     Args:
         self: the task.
-        ratio: part of a table's rows that must be dead, or changed since they were analysed.
-        least_rows: and so many of them at least.
-        limit: tables at once.
+        ratio: part of a table's rows that must be dead, or changed since the last ANALYZE.
+        least_rows: the least number of such rows.
+        limit: the largest number of tables.
         database: an alias of ``pgbg_databases``; None for ``pgbg_dsn``.
 
     Returns:
@@ -81,7 +82,7 @@ def vacuum_due(
 
 @sql_task(name=f"{_PREFIX}reindex", atomic=False, retry_invalid=True, **_ANYWHERE)
 def reindex(schema: str, index: str) -> sql.Composed:
-    """Build one index anew, without locking writers out."""
+    """Rebuild one index, without locking writers out."""
     return sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier(schema, index))
 
 
@@ -99,19 +100,19 @@ def reindex_bloated(
     limit: int = 5,
     database: str | None = None,
 ) -> list[str]:
-    """Send ``reindex`` for the B-tree indexes that waste the most, and ``drop_index`` for what earlier ones left.
+    """Send ``reindex`` for the most bloated B-tree indexes, and ``drop_index`` for leftovers of earlier runs.
 
-    How large an index should be is estimated from the statistics of its columns; those without are left out.
+    The expected size of an index is estimated from the statistics of its columns; without statistics it is left out.
 
     Args:
         self: the task.
-        factor: how many times as large as that it must be.
-        least_bytes: and so large at least.
-        limit: indexes at once.
+        factor: how many times the expected size the index must have.
+        least_bytes: the least size of the index, in bytes.
+        limit: the largest number of indexes.
         database: an alias of ``pgbg_databases``; None for ``pgbg_dsn``.
 
     Returns:
-        The indexes to build anew.
+        The indexes to rebuild.
     """
     for schema, index in _ask(self.app, database, "left_by_reindex", {}):
         drop_index.apply_async((schema, index), **_there(database))
@@ -124,9 +125,9 @@ def reindex_bloated(
 
 @sql_task(name=f"{_PREFIX}refresh_materialized_views", atomic=False, **_ANYWHERE)
 def refresh_materialized_views(schemas: Sequence[str] | None = None) -> tuple[str, dict[str, Any]]:
-    """Refresh the materialised views of some schemas, or all, each after those that it reads.
+    """Refresh the materialised views of some or all schemas, in the order of their dependencies.
 
-    Each is a transaction of its own. Readers are locked out only of those without a unique index on columns.
+    Each view is refreshed in its own transaction. Only views without a unique index on columns lock their readers out.
     """
     names = None if schemas is None else list(schemas)
     return "CALL celery_pgbg.refresh_materialized_views(%(schemas)s::text[])", {"schemas": names}
@@ -134,7 +135,7 @@ def refresh_materialized_views(schemas: Sequence[str] | None = None) -> tuple[st
 
 @sql_task(name=f"{_PREFIX}create_partitions", **_IN_SHORT)
 def create_partitions(table: str, step: str = "month", ahead: int = 3) -> str:
-    """Create the partitions of a table for the step of time that runs and those that follow.
+    """Create the partitions of a table for the present step of time and the following ones.
 
     Args:
         table: partitioned by range of one column of a date or time.
@@ -157,7 +158,7 @@ def run_partman(schema: str = "partman") -> sql.Composed:
 
 
 def _there(database: str | None) -> dict[str, Any]:
-    """What a call says of its database."""
+    """The options of a call that name its database."""
     return {"pgbg": {"database": database}} if database else {}
 
 

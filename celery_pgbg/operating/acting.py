@@ -1,4 +1,4 @@
-"""``pgbg cancel``, ``retry`` and ``purge``: what changes tasks and their records."""
+"""``pgbg cancel``, ``retry`` and ``purge``: commands that change tasks and their records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from celery_pgbg.operating.times import for_people
 #: How long Celery workers may take to answer, in seconds.
 _ANSWER_SECONDS = 2.0
 
-#: Attempts that are looked for where our tables, which know them, are locked.
+#: How many attempts are searched for while our tables are locked.
 _ATTEMPTS = 100
 
 
@@ -67,7 +67,7 @@ def cancel(app: Any, task_id: str, force: bool, alias: str | None) -> None:
 
 
 def _known(app: Any, alias: str | None, task_id: str) -> tuple[str, list[dict[str, Any]]]:
-    """Complete an id and look its attempts up; a revoke goes on without, where the database cannot be asked."""
+    """Complete an id and look up its attempts; if the database cannot be asked, a revoke continues without them."""
     try:
         with installed_session(app, alias) as session:
             whole = full_task_id(session, task_id) if operations.tasks_that_begin(session, task_id) else task_id
@@ -79,11 +79,11 @@ def _known(app: Any, alias: str | None, task_id: str) -> tuple[str, list[dict[st
 
 def _revoke(app: Any, task_id: str, attempts: list[dict[str, Any]]) -> None:
     try:
-        # Asked first: the answer to a revoke does not say reliably whether a Celery worker has the task.
+        # Asked first, because the answer to a revoke does not reliably say whether a Celery worker has the task.
         known = app.control.inspect(timeout=_ANSWER_SECONDS).query_task(task_id) or {}
         replies = app.control.revoke(task_id, terminate=True, reply=True, timeout=_ANSWER_SECONDS) or []
     except Exception as exc:
-        # Each transport has errors of its own.
+        # Each transport has its own errors.
         raise click.ClickException(
             f"the broker cannot be reached: {exc}; --force ends the background worker directly"
         ) from exc
@@ -97,7 +97,7 @@ def _revoke(app: Any, task_id: str, attempts: list[dict[str, Any]]) -> None:
 
 
 def _not_had(task_id: str, attempts: list[dict[str, Any]]) -> str:
-    """Say what is known of a task that no Celery worker has."""
+    """Print what is known about a task that no Celery worker has."""
     last = attempts[-1] if attempts else None
     if last and last["state"] in ("running", "starting", "waiting"):
         return (
@@ -144,7 +144,7 @@ def retry(app: Any, task_id: str, queue: str | None, force: bool, alias: str | N
         )
     name = meta.get("name") or attempts[-1]["task_name"]
     number = attempts[-1]["attempt"] + 1
-    # So that no reader of the result gets the old error.
+    # Otherwise readers of the result would get the old error.
     app.backend.mark_as_retry(whole, meta["result"], meta.get("traceback"))
     route = {"queue": queue} if queue else {}
     app.send_task(name, meta.get("args"), meta.get("kwargs"), task_id=whole, retries=number, **route)

@@ -69,6 +69,6 @@ def _send_again(app: Any, walk: WalkState, queue: str | None) -> Any:
     if queue:
         options["queue"] = queue
     if walk.task_name in app.tasks:
-        # Its own options count as well.
+        # The task's own options hold too.
         return app.tasks[walk.task_name].apply_async(args, kwargs, **options)
     return app.send_task(walk.task_name, args, kwargs, **options)

@@ -1,4 +1,4 @@
-"""What ``pgbg doctor`` checks of the broker ``pgbg://``."""
+"""Checks of ``pgbg doctor`` for the broker ``pgbg://``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from celery_pgbg.database.sessions import connect
 from celery_pgbg.operating.findings import Finding
 from celery_pgbg.operating.times import for_people
 
-#: From this age on, in seconds, a message that waits in a queue without consumers is reported.
+#: Age in seconds from which a message in a queue without consumers is reported.
 _OLD = 60.0
 
-#: More dead rows than this, and more than messages, are kept by something.
+#: More dead rows than this, and more than there are messages, mean that something prevents vacuuming.
 _MANY_DEAD = 100_000
 
 
 def check_our_broker(connection: Any) -> Iterator[Finding]:
-    """Look into the database behind a connection of kombu's; nothing is found where the broker is another."""
+    """Check the database behind kombu's connection; no findings for another broker."""
     if connection.transport.driver_type != DRIVER_TYPE:
         return
     address = address_of(connection)
@@ -49,7 +49,7 @@ _ONLY_SENDS = (
 
 
 def _backlogs(queues: list[dict[str, Any]]) -> Iterator[Finding]:
-    """What waits, and where nobody takes it."""
+    """Report waiting messages, and queues without consumers."""
     left = [row for row in queues if row["waiting"] and not row["consumers"] and row["oldest_seconds"] > _OLD]
     for row in left:
         age = for_people(row["oldest_seconds"])

@@ -1,4 +1,4 @@
-"""What the commands share: the app, options, sessions, and errors that are messages."""
+"""Shared parts of the commands: the app, options, sessions, and errors as messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``pgbg doctor`` checks, one finding after the other."""
+"""The checks of ``pgbg doctor``, one finding after the other."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _FEW_SLOTS = 16
 
 _BROKER_SECONDS = 5.0
 
-#: How long Celery workers may take to answer.
+#: How long Celery workers may take to answer, in seconds.
 _ANSWER_SECONDS = 3.0
 
-#: Seconds between two looks for lost messages that are long in any case.
+#: Seconds between two checks for lost messages that are too long in any case.
 _SELDOM = 60
 
-#: How many tasks are named in one line.
+#: The largest number of tasks named in one line.
 _SHOWN = 5
 
-#: What is missing without one of pg_background's functions.
+#: The features that are missing without one of pg_background's functions.
 _LACKING = {
     "get_progress": "no words beside the per cent of a task's progress, no pg_background.max_workers and no "
     "worker_timeout (from 1.8 on)",
@@ -53,7 +53,7 @@ _LACKING = {
     "void, or no column, end it as unknown (from 1.9 on)",
 }
 
-#: Brokers that do not notice a lost consumer, but send again by the clock.
+#: Brokers that do not notice a lost consumer, but redeliver after a timeout.
 _WITH_VISIBILITY_TIMEOUT = ("redis", "sqs")
 _SHORT_VISIBILITY_TIMEOUT = 600
 
@@ -70,7 +70,7 @@ _CLIENTS = {
 
 
 def diagnose(app: Any, alias: str | None) -> Iterator[Finding]:
-    """Check the settings, then the database; ends at the first thing that nothing works without."""
+    """Check the settings, then the database; stops at the first failure that makes all later checks useless."""
     try:
         settings = settings_of(app)
         dsn = settings.dsn_of(alias)
@@ -127,7 +127,7 @@ def _check_pool(app: Any) -> Finding:
 
 
 def _missing_client(url: str) -> str | None:
-    """Say which package a broker or result backend needs and how to get it, unless it is there."""
+    """Name the missing package of a broker or result backend, and how to get it."""
     for scheme in reversed(url.partition("://")[0].split("+")):
         module, cure = _CLIENTS.get(scheme, (None, ""))
         if module and importlib.util.find_spec(module) is None:
@@ -168,7 +168,7 @@ def _check_broker(app: Any) -> Iterator[Finding]:
 
 
 def check_restoring(channel: Any, options: Mapping[str, Any], visibility_timeout: float) -> Finding:
-    """How long the messages of a killed Celery worker lie in Redis before another one takes them.
+    """How long the messages of a killed Celery worker stay in Redis before another Celery worker takes them.
 
     Args:
         channel: kombu's class, whose attributes are its options.
@@ -196,7 +196,7 @@ def check_restoring(channel: Any, options: Mapping[str, Any], visibility_timeout
 
 
 def _check_threads(app: Any) -> Iterator[Finding]:
-    """Ask the Celery workers that answer for threads of ours that have died, or fail again and again."""
+    """Ask the Celery workers for threads of ours that have died or fail again and again."""
     try:
         answers = app.control.inspect(timeout=_ANSWER_SECONDS).stats() or {}
     except Exception as exc:  # noqa: BLE001 - each transport has errors of its own
@@ -210,7 +210,7 @@ def _check_threads(app: Any) -> Iterator[Finding]:
 
 
 def check_threads(threads: Mapping[str, list[dict[str, Any]]]) -> Iterator[Finding]:
-    """Name the threads that are not as they should be.
+    """Name the threads that have died or failed.
 
     Args:
         threads: by Celery worker, as ``inspect stats`` shows them.
@@ -268,14 +268,14 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
 
 
 def _check_older(capabilities: Capabilities) -> Iterator[Finding]:
-    """What this line of pg_background lacks."""
+    """List what this version of pg_background lacks."""
     lacks = [said for word, said in _LACKING.items() if capabilities.function(word) is None]
     if lacks:
         yield Finding("warning", "older extension", f"pg_background {capabilities.version} has {'; '.join(lacks)}")
 
 
 def _settle_lost(session: Session) -> Iterator[Finding]:
-    """Settle statements with ``atomic=False`` whose end nobody saw."""
+    """Settle statements with ``atomic=False`` whose end no session saw."""
     lost = settle_lost(session)
     if lost:
         shown = ", ".join(str(attempt) for attempt in lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
@@ -283,7 +283,7 @@ def _settle_lost(session: Session) -> Iterator[Finding]:
 
 
 def no_files(major: int) -> str:
-    """Say where the extension for a version of PostgreSQL comes from."""
+    """Say where to get the extension for a version of PostgreSQL."""
     if major == 18:
         cure = "install the package postgresql-18-pg-background there (Debian testing, or PGDG's packages)"
     else:

@@ -1,4 +1,4 @@
-"""What was found when something was checked."""
+"""Findings: the results of checks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked."""
+    """The result of one check."""
 
     level: Literal["ok", "warning", "error"]
     what: str
     said: str
 
     def as_dict(self) -> dict[str, str]:
-        """As JSON wants it."""
+        """The finding as a JSON object."""
         return asdict(self)

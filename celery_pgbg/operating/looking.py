@@ -1,4 +1,4 @@
-"""``pgbg ps``, ``stats``, ``failed`` and ``show``: what runs, ran, and failed."""
+"""``pgbg ps``, ``stats``, ``failed`` and ``show``: running, ended and failed tasks."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _print_executions(rows: list[dict[str, Any]], wide: bool, limit: int) -> Non
     if wide:
         print_table(WIDE, map(wide_row, rows), cut=False)
     else:
-        # Where lines are not cut, as in a pipe, ids are whole.
+        # If lines are not cut, as in a pipe, ids are whole.
         shown = short_ids(row["task_id"] for row in rows) if sys.stdout.isatty() else {}
         print_table(
             NARROW, (narrow_row(row, shown.get(row["task_id"], row["task_id"]) + attempt_of(row)) for row in rows)
@@ -197,7 +197,7 @@ def show(app: Any, task_id: str, as_json: bool, alias: str | None) -> None:
 
 
 def _state(app: Any, task_id: str) -> str | None:
-    """The state that Celery's result backend has, or None where there is none to ask."""
+    """The state in Celery's result backend, or None without a result backend."""
     if not app.conf.result_backend:
         return None
     try:

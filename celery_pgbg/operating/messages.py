@@ -65,7 +65,7 @@ _MESSAGE_TITLES = ("ID", "AGE", "PRIORITY", "DELIVERIES", "TAKEN", "BYTES", "TAS
 
 
 def print_queues(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print what ``browsing.queues`` found."""
+    """Print the queues of ``browsing.queues``."""
     _show(rows, as_json, _QUEUE_TITLES, _queue_row)
 
 
@@ -81,7 +81,7 @@ def _message_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _with_task(row: dict[str, Any]) -> dict[str, Any]:
-    """Read from the headers which task a message is for; not from its body, which may be of any kind."""
+    """Read a message's task from its headers, not from its body, which may have any form."""
     try:
         headers = kombu_json.loads(row.pop("envelope")).get("headers") or {}
     except ValueError:

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: what runs, waits and fails in a database, and its background worker slots.
+"""Numbers for Prometheus: running, waiting and failed tasks of a database, and background worker slots.
 
 Needs the package prometheus-client: ``pip install "celery-pgbg[prometheus]"``.
 """
@@ -22,10 +22,10 @@ from celery_pgbg.operating.commands import installed_session
 
 
 class PgbgCollector(Collector):
-    """Asks the database at each scrape, on one session that it keeps.
+    """Queries the database at each scrape, on one permanent session.
 
     Args:
-        app: whose ``pgbg_dsn`` it is.
+        app: the app with the ``pgbg_dsn``.
         database: an alias of ``pgbg_databases``, or None.
         window: seconds over which runs, failures and times are counted.
     """
@@ -38,11 +38,11 @@ class PgbgCollector(Collector):
         self._lock = threading.Lock()
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not ask the database."""
+        """Describe nothing, so that registering does not query the database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Ask for all numbers; without an answer only ``pgbg_up`` is there, and 0."""
+        """Query all numbers; without an answer the only number is ``pgbg_up``, with the value 0."""
         with self._lock:
             try:
                 metrics = self._ask()

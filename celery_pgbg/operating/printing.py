@@ -1,4 +1,4 @@
-"""Tables and texts for a terminal. Ids, names and messages come from others: nothing in them reaches it raw."""
+"""Tables and texts for a terminal. Ids, names and messages are untrusted, so their control characters are escaped."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import click
 
 from celery_pgbg.operating.times import for_people
 
-#: Longest shown of an id or a name, in columns of the terminal, where there is room.
+#: Largest width of an id or a name, in columns of the terminal.
 _LONGEST_NAME = 64
 _LONGEST_STATEMENT = 200
 
-#: Least shown of a task id in a narrow table; more where two begin alike.
+#: Least number of characters of a task id in a narrow table; more if two ids begin alike.
 _SHORT_ID = 8
 
 
@@ -27,7 +27,7 @@ class Column:
 
     Attributes:
         title: its first line.
-        longest: columns of the terminal that a value may take; what is longer is cut, with an ellipsis.
+        longest: largest width of a value, in columns of the terminal; a longer value is cut, with an ellipsis.
     """
 
     title: str
@@ -46,13 +46,13 @@ WIDE = (
 
 
 def narrow_row(row: dict[str, Any], task_id: str) -> tuple[str, ...]:
-    """Write one of ``operations.executions`` with what people look for first."""
+    """Write one row of ``operations.executions``, with the most important columns."""
     percent = "" if row["progress_percent"] is None else f"{row['progress_percent']} %"
     return (_state(row), for_people(row["seconds"]), percent, row["task_name"], task_id, row["statement"])
 
 
 def wide_row(row: dict[str, Any]) -> tuple[str, ...]:
-    """Write all of one of ``operations.executions``."""
+    """Write one row of ``operations.executions``, with all columns."""
     percent = row["progress_percent"]
     progress = "" if percent is None else f"{percent} % {row['progress_message'] or ''}"
     started = row["launched_at"].astimezone().strftime("%m-%d %H:%M:%S")
@@ -73,7 +73,7 @@ def attempt_of(row: dict[str, Any]) -> str:
 
 
 def short_ids(task_ids: Iterable[str]) -> dict[str, str]:
-    """Cut ids so that each is still the beginning of one of them only; each command takes such a beginning."""
+    """Cut ids so that each is still the beginning of only one id; all commands accept such a beginning."""
     whole = sorted(set(task_ids))
     length = _SHORT_ID
     while length < _LONGEST_NAME and len({task_id[:length] for task_id in whole}) < len(whole):
@@ -82,7 +82,7 @@ def short_ids(task_ids: Iterable[str]) -> dict[str, str]:
 
 
 def safe(text: str) -> str:
-    """Make a text one line that a terminal only shows: control characters become escapes, any space a blank."""
+    """Make a text one harmless line for a terminal: control characters become escapes, white space becomes a blank."""
     line = " ".join(text.split())
     if line.isprintable():
         return line
@@ -94,8 +94,8 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], cut: b
 
     Args:
         columns: their titles and greatest widths.
-        rows: values, of anybody's making.
-        cut: at the edge of the terminal, where it is one.
+        rows: values, which are untrusted.
+        cut: whether to cut lines at the edge of the terminal.
     """
     lines = [[_clipped(safe(value), c.longest) for value, c in zip(row, columns, strict=True)] for row in rows]
     lines.insert(0, [column.title for column in columns])
@@ -120,7 +120,7 @@ def _clipped(text: str, longest: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal that a text takes."""
+    """The width of a text in columns of a terminal."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,4 +1,4 @@
-"""All that is known of one task, as lines for people."""
+"""Everything about one task, as lines for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psycopg
 from celery_pgbg.operating.printing import safe
 from celery_pgbg.operating.times import for_people
 
-#: Fields of an error in the order of their worth, by the names of psycopg's Diagnostic.
+#: Fields of an error in the order of importance, by their names in psycopg's Diagnostic.
 _FIELDS = {
     "message_detail": "detail",
     "message_hint": "hint",
@@ -23,12 +23,12 @@ _FIELDS = {
     "context": "context",
 }
 
-#: Characters of a statement's line shown around the place of its error.
+#: Characters of a statement's line shown around the position of its error.
 _AROUND = 60
 
 
 def describe(task_id: str, attempts: list[dict[str, Any]], state: str | None) -> Iterator[str]:
-    """Write what ``operations.attempts_of`` has of a task."""
+    """Write the rows of ``operations.attempts_of`` for a task."""
     names = {row["task_name"] for row in attempts if row["task_name"]}
     yield f"task      {safe(', '.join(sorted(names)) or 'unknown: the record of its launch is gone')}"
     yield f"id        {safe(task_id)}"
@@ -85,7 +85,7 @@ def _describe_error(sqlstate: str, message: str, fields: dict[str, Any]) -> Iter
 
 
 def _place(fields: dict[str, Any]) -> Iterator[str]:
-    """Show the line of the statement that the error points at, with a caret below the place."""
+    """Show the line of the statement with the error, with a caret below the position."""
     for query, position in (("statement", "statement_position"), ("internal_query", "internal_position")):
         place = str(fields.get(position) or "")
         if not place.isdigit():

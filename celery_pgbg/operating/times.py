@@ -12,7 +12,7 @@ def read_seconds(text: str) -> float:
     """Read ``90`` (seconds), ``15m``, ``1d``, ``1d12h``.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text has none of these forms.
     """
     compact = text.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", compact):

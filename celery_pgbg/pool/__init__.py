@@ -6,5 +6,5 @@ from celery_pgbg.pool.taskpool import TaskPool
 
 __all__ = ["TaskPool"]
 
-# Named as in the configuration, also where Celery shows its pool.
+# Celery shows the pool under the name used in the configuration.
 TaskPool.__module__ = __name__

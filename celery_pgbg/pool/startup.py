@@ -1,4 +1,4 @@
-"""What our pool says in the log when it starts: how the limits fit, and what is wrong or without meaning."""
+"""Log lines of our starting pool: how the limits fit together, wrong settings, settings without a meaning."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from celery_pgbg.tasks.task import SQLTask
 
 logger = logging.getLogger("celery_pgbg.pool")
 
-#: Settings that count what a process of Celery's own pool did, by the names that pools get them under.
+#: Settings about processes of Celery's own pools, by the option names that pools receive.
 _OF_PROCESSES = {"maxtasksperchild": "max_tasks_per_child", "max_memory_per_child": "max_memory_per_child"}
 _NO_PROCESSES = "each SQL task has a new process in the server, and Python tasks run in threads"
 
 #: kombu's default for Redis, in seconds.
 _VISIBILITY_TIMEOUT = 3600
 
-#: Between two looks for lost messages, in seconds.
+#: Seconds between two checks for lost messages.
 _RESTORE_SECONDS = 10
 
 
@@ -36,10 +36,10 @@ def warn_of_meaningless(options: Mapping[str, Any]) -> None:
 
 
 def look_often_for_lost_messages(app: Celery) -> None:
-    """Let Redis be asked every few seconds for messages whose Celery worker has died, where nothing else is said.
+    """Check Redis every few seconds for messages of dead Celery workers, unless the options are set.
 
-    kombu looks every hundred seconds: after a SIGKILL whatever waits stands still for as long. Before 5.7 it has
-    no option for that.
+    By default kombu checks every hundred seconds, so after a SIGKILL tasks wait that long. Before 5.7 kombu has no
+    option for that.
     """
     with app.connection_for_read() as connection:
         if connection.get_transport_cls().driver_type != "redis":
@@ -52,7 +52,7 @@ def look_often_for_lost_messages(app: Celery) -> None:
 
 
 def check_databases(app: Celery, concurrency: int) -> None:
-    """Connect to each database and say what was found; a server that is down is waited for later.
+    """Connect to each database and log what was found; tasks wait later for a server that is down.
 
     Raises:
         ConfigurationError: a setting is wrong.
@@ -67,7 +67,7 @@ def check_databases(app: Celery, concurrency: int) -> None:
 
 
 def _unknown_aliases(app: Celery, settings: Settings) -> Iterator[str]:
-    """Name the tasks whose database no setting knows."""
+    """Describe the tasks whose ``database`` is in no setting."""
     for name, task in sorted(app.tasks.items()):
         alias = getattr(task, "database", None) if isinstance(task, SQLTask) else None
         if alias is None:

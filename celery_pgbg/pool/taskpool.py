@@ -1,4 +1,4 @@
-"""The execution pool: a thread for each task, which for a SQL task only waits."""
+"""The execution pool: a thread for each task; the thread of a SQL task only waits."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ _IDLE_SECONDS = 60.0
 #: How long a cold shutdown waits for statements to be left or cancelled, in seconds.
 _LEAVE_SECONDS = 5.0
 
-#: And how long for those that only the end of their sessions ends.
+#: How long it then waits for threads that only the end of their sessions wakes, in seconds.
 _LAST_SECONDS = 1.0
 
-#: Pause between looks after the event loop while its thread waits for tasks to end, in seconds. The shortest
-#: heartbeat that brokers take is a second.
+#: While the event loop's thread waits for tasks to end: seconds between two rounds of the loop's work. The shortest
+#: heartbeat of brokers is a second.
 _TENDING_SECONDS = 0.4
 
 
 class TaskPool(Interruptible, BasePool):
-    """Runs SQL tasks in background workers of PostgreSQL, and all others in its threads.
+    """Runs SQL tasks in background workers of PostgreSQL, and all other tasks in its threads.
 
-    ``limit`` (``-c``) tasks run at once; a thread ends when there was nothing for it for a minute.
+    ``limit`` (``-c``) tasks run at once; a thread ends after a minute without work.
     """
 
     limit: int
@@ -78,28 +78,28 @@ class TaskPool(Interruptible, BasePool):
     # --- starting and stopping ---------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Check the configuration and say how the limits fit; a server that is down is waited for later."""
+        """Check the configuration and log how the limits fit; tasks wait later for a server that is down."""
         name_this_worker(nodename_of(self.options))
-        # Else, after a reconnect, Celery asks the broker for its old prefetch count in whatever thread
-        # acknowledges, on a connection that the event loop reads at the same time: seen to hang for ever.
+        # Otherwise, after a reconnect, the thread that acknowledges asks the broker for the old prefetch count, while
+        # the event loop reads from the same connection: that was seen to hang for ever.
         self.app.conf.worker_enable_prefetch_count_reduction = False
         look_often_for_lost_messages(self.app)
         reach_all_deliveries()
         send_by_loop(self.app, self._loop_caller)
-        # Only a weak reference is kept.
+        # The signal keeps only a weak reference.
         worker_ready.connect(self._on_ready)
         warn_of_meaningless(self.options)
         check_databases(self.app, self.limit)
 
     def _on_ready(self, sender: Any, **_: Any) -> None:
-        """Celery's consumer is ready: ours, or that of another Celery worker in this process."""
+        """Take the consumer that is ready, unless it is of another Celery worker in this process."""
         if sender.pool is self:
             self._loop_caller.consumer = sender
 
     def on_stop(self) -> None:
-        """Warm shutdown: wait for what runs. Celery calls this for a cold shutdown as well."""
+        """Warm shutdown: wait for running tasks. Celery calls this method for a cold shutdown too."""
         if is_in_handler_of_cold_shutdown():
-            # To wait here may be for ever: the code that the signal interrupted may hold any lock that a thread needs.
+            # Waiting here could last for ever: the interrupted code may hold a lock that a thread needs.
             self._leave_all(settings_of(self.app).on_shutdown)
             return
         with self._lock:
@@ -113,12 +113,12 @@ class TaskPool(Interruptible, BasePool):
             self._close()
 
     def on_close(self) -> None:
-        """Before the connection to the broker is closed: what ends in a cold shutdown is acknowledged."""
+        """Called before the broker's connection is closed, so tasks that end in a cold shutdown are acknowledged."""
         if is_cold_shutdown():
             self.on_terminate()
 
     def on_terminate(self) -> None:
-        """Cold shutdown: leave what runs, as ``pgbg_on_shutdown`` says, and wait until that is done, once."""
+        """Cold shutdown: treat running statements as ``pgbg_on_shutdown`` says, and wait for that; once."""
         if self._has_left:
             return
         self._has_left = True
@@ -132,7 +132,7 @@ class TaskPool(Interruptible, BasePool):
         self._close()
 
     def _wait_for(self, condition: Callable[[], bool], seconds: float = math.inf) -> None:
-        """Wait until tasks have ended, in the thread of Celery's event loop, which stands still meanwhile."""
+        """Wait until tasks have ended, in the thread of Celery's event loop; the loop does not run in that time."""
         deadline = time.monotonic() + seconds
         while True:
             pause = min(_TENDING_SECONDS, deadline - time.monotonic())
@@ -142,7 +142,7 @@ class TaskPool(Interruptible, BasePool):
             self._loop_caller.tend()
 
     def _leave_all(self, how: OnShutdown) -> None:
-        """Start nothing more, and let all that runs be left, cancelled, or go on."""
+        """Start no more tasks; leave the running statements, cancel them, or let them finish."""
         self._leaving = how
         with self._lock:
             self._give_up_waiting(Interruption.SHUTDOWN if how == "cancel" else Interruption.DETACH)
@@ -162,7 +162,7 @@ class TaskPool(Interruptible, BasePool):
         unname_this_worker(nodename_of(self.options))
 
     def restart(self) -> None:
-        """Take the settings as they are now, with new sessions and threads; what runs is not disturbed.
+        """Read the settings again, with new sessions and threads; running tasks are not disturbed.
 
         Raises:
             ConfigurationError: a setting is wrong; then nothing changes.
@@ -175,7 +175,7 @@ class TaskPool(Interruptible, BasePool):
         check_databases(self.app, self.limit)
 
     def _give_up_waiting(self, interruption: Interruption) -> None:
-        """Start nothing more. What was not accepted goes back to the broker, as Celery's pools do it.
+        """Start no more tasks. Tasks that were not accepted go back to the broker, as in Celery's pools.
 
         Args:
             interruption: what to do with a statement that is just being launched.
@@ -198,7 +198,7 @@ class TaskPool(Interruptible, BasePool):
         correlation_id: str | None = None,
         **options: Any,
     ) -> TaskRun:
-        """Take a task in; it starts at once or when another has ended."""
+        """Accept a task; it starts at once, or when another task has ended."""
         task = self.app.tasks.get(args[0]) if args and isinstance(args[0], str) else args and args[0]
         task_id = correlation_id or ""
         watch = Watch(Attempt.of_message(task_id, args[2].get("retries"))) if isinstance(task, SQLTask) else None
@@ -206,7 +206,7 @@ class TaskPool(Interruptible, BasePool):
         if isinstance(task, Task):
             run.limits = self._time_limits.of(task, args[2].get("timelimit"))
         with self._lock:
-            # What still comes in a shutdown is never accepted, and so goes back to the broker.
+            # A task that comes during a shutdown is never accepted, so it goes back to the broker.
             if not self._leaving and not self._is_stopping:
                 self._runs.setdefault(run.task_id, []).append(run)
                 self._waiting.append(run)
@@ -214,16 +214,16 @@ class TaskPool(Interruptible, BasePool):
         return run
 
     def _start_runs(self) -> None:
-        """Start what may run now. The lock is held."""
+        """Start the tasks that may run now. The caller holds the lock."""
         while self._busy < self.limit and self._waiting:
             self._start(self._waiting.popleft())
 
     def _start(self, run: TaskRun) -> None:
-        """Give a run to an idle thread, or to a new one. The lock is held."""
+        """Give a run to an idle thread, or to a new thread. The caller holds the lock."""
         self._busy += 1
         self._time_limits.start(run)
         has_idle_thread = self._idle_threads > len(self._handed)
-        # Not as the new thread's argument, which would be held as long as the thread lives, with the task's value.
+        # Not passed as the new thread's argument: the thread would hold it, and the task's value, as long as it lives.
         self._handed.append(run)
         if has_idle_thread:
             self._work.notify()
@@ -231,12 +231,12 @@ class TaskPool(Interruptible, BasePool):
             threading.Thread(target=self._serve, name="pgbg-task", daemon=True).start()
 
     def _serve(self) -> None:
-        """Execute runs until there was none for a while. Backends keep a connection in each thread."""
+        """Execute runs until none has come for a while. Backends keep a connection in each thread."""
         while self._serve_one():
             pass
 
     def _serve_one(self) -> bool:
-        """Take a run and execute it; nothing of it is held while the thread waits for the next."""
+        """Take a run and execute it; the thread keeps no reference to it while it waits for the next run."""
         with self._lock:
             run = self._next()
         if run is None:
@@ -250,7 +250,7 @@ class TaskPool(Interruptible, BasePool):
         return True
 
     def _next(self) -> TaskRun | None:
-        """Wait for a run. The lock is held, and released while waiting."""
+        """Wait for a run. The caller holds the lock, which is released while waiting."""
         self._idle_threads += 1
         self._work.wait_for(lambda: self._handed, _IDLE_SECONDS)
         self._idle_threads -= 1
@@ -276,7 +276,7 @@ class TaskPool(Interruptible, BasePool):
         return any([self._interrupt(run, interruption) for run in runs])
 
     def _interrupt(self, run: TaskRun, interruption: Interruption) -> bool:
-        """Interrupt one run. One that waits for a thread gets one, so that it ends now."""
+        """Interrupt one run. A run that waits for a thread gets a thread, so it ends now."""
         interrupted = run.interrupt(interruption)
         with self._lock:
             if run in self._waiting:
@@ -285,7 +285,7 @@ class TaskPool(Interruptible, BasePool):
         return interrupted
 
     def leave(self, task_id: str) -> None:
-        """Celery gives this task up, for a shutdown or a lost connection, which is no revoke."""
+        """Leave this task: Celery gives it up for a shutdown or a lost connection, not for a revoke."""
         for run in self._runs.get(task_id, ()):
             self._leave(run, settings_of(self.app).on_shutdown)
 
@@ -299,8 +299,8 @@ class TaskPool(Interruptible, BasePool):
         Our own requests go by the task id instead; this serves requests of other classes.
 
         Raises:
-            NotImplementedError: a Python task is revoked, whose thread cannot be stopped. Where Celery only
-                leaves it, for a shutdown or a lost connection, an error would end the whole Celery worker.
+            NotImplementedError: a Python task is revoked; its thread cannot be stopped. If Celery only gives the task
+                up, for a shutdown or a lost connection, nothing is raised: an error would end the whole Celery worker.
         """
         runs = self._all_runs()
         for run in runs:
@@ -314,13 +314,13 @@ class TaskPool(Interruptible, BasePool):
     # --- size ------------------------------------------------------------------------------------------
 
     def grow(self, n: int = 1) -> None:
-        """Run so many more at once."""
+        """Allow so many more tasks at once."""
         with self._lock:
             self.limit += n
             self._start_runs()
 
     def shrink(self, n: int = 1) -> None:
-        """Run so many fewer at once, as soon as running ones have ended; with autoscale, none."""
+        """Allow so many fewer tasks at once, as running tasks end; with autoscale, none fewer."""
         with self._lock:
             self.limit = max(0, self.limit - n)
 

@@ -1,4 +1,4 @@
-"""Time limits of tasks in our pool: which hold for a task, and their clocks."""
+"""Time limits of tasks in our pool, and their clocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TimeLimits:
     """The clocks of all tasks of a pool.
 
     Args:
-        options: of the pool, where the Celery worker's own ``--time-limit`` and ``--soft-time-limit`` are.
+        options: the pool's options, with the Celery worker's own ``--time-limit`` and ``--soft-time-limit``.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -34,14 +34,14 @@ class TimeLimits:
     def of(self, task: Task, sent: Sequence[float | None] | None) -> tuple[float | None, float | None]:
         """Find soft and hard limit: the message's, else the task's, else the Celery worker's.
 
-        Celery's request hands over what the task had at start-up; a control command may have changed it since.
+        Celery's request has the task's limits at start-up; a control command may have changed them since.
         """
         hard, soft = sent or (None, None)
         soft = soft or task.soft_time_limit or self._options.get("soft_timeout")
         return soft, hard or task.time_limit or self._options.get("timeout")
 
     def start(self, run: TaskRun) -> None:
-        """Start the clocks of a run: its wait for a background worker slot counts, that for a thread does not."""
+        """Start the clocks of a run: they include the wait for a background worker slot, not the wait for a thread."""
         soft, hard = run.limits
         if not soft and not hard:
             return

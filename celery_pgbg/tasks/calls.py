@@ -1,4 +1,4 @@
-"""What one call may say beside its arguments: ``apply_async(..., pgbg={"settings": {...}})``."""
+"""Options of one call beside its arguments: ``apply_async(..., pgbg={"settings": {...}})``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from celery_pgbg.tasks.options import NAMES, TaskOptions
 #: The option of ``apply_async``, and the message's header, which retries keep.
 HEADER = "pgbg"
 
-#: What may be said there.
+#: The options that it may have.
 _PER_CALL = ("settings", "role", "database")
 
 _NO_APP = (
@@ -29,10 +29,10 @@ _has_warned: list[bool] = []
 
 
 def checked_call(task: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Check the options of a call, and put what is ours into a header.
+    """Check the options of a call, and put our options into a header.
 
     Raises:
-        TaskDefinitionError: an option that is the task's own, one that it does not allow to a call, or an unknown
+        TaskDefinitionError: one of the task's own options, an option that the task does not allow, or an unknown
             database.
     """
     stamps = options.get("stamped_headers") or ()
@@ -52,7 +52,7 @@ def checked_call(task: Any, options: dict[str, Any]) -> dict[str, Any]:
 def check_alias(task: Any, alias: str | None) -> None:
     """Refuse a database that no Celery worker with these settings would find.
 
-    A process that only sends may have no ``pgbg_databases``, and then cannot know.
+    A process that only sends may have no ``pgbg_databases``, and then cannot check.
 
     Raises:
         TaskDefinitionError: names the alias that was meant.
@@ -72,11 +72,11 @@ def options_of_call(task: Any, said: Any) -> TaskOptions:
     """Find the options that hold for one call.
 
     Args:
-        task: whose ``per_call`` says what is allowed.
-        said: by the call, None where it said nothing.
+        task: its ``per_call`` says what is allowed.
+        said: the call's options; None if it has none.
 
     Raises:
-        TaskDefinitionError: what is said is wrong, or not allowed.
+        TaskDefinitionError: an option is wrong, or not allowed.
     """
     options = TaskOptions.of(type(task))
     if said is None:
@@ -108,7 +108,7 @@ def _ensure_allowed(owner: str, per_call: Mapping[str, Any], name: str, wanted: 
 
 
 def _warn_without_app(app: Celery, name: str) -> None:
-    """Say once that a shared task goes to the app that Celery makes where there is none."""
+    """Warn, once, that without an app a shared task goes to the app that Celery makes."""
     if not _has_warned and app.main == "default" and not app.set_as_current and not app.conf.broker_url:
         _has_warned.append(True)
         warnings.warn(_NO_APP.format(name=name), RuntimeWarning, stacklevel=4)

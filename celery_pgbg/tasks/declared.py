@@ -20,13 +20,13 @@ from celery_pgbg.tasks.files import SQLFile, find_file
 
 
 class _Source(Protocol):
-    """What a task without a body runs."""
+    """The source of a task without a body."""
 
     def signature(self) -> inspect.Signature:
-        """The arguments, unless a function's signature says."""
+        """The arguments, unless a function's signature declares them."""
 
     def statement(self, arguments: dict[str, Any]) -> Any:
-        """What a body would return."""
+        """The return value of a body."""
 
 
 class _Routine:
@@ -45,7 +45,7 @@ class _Routine:
 
 
 def declare(file: str | None, call: str | None, reload: bool | None, module: str, options: dict[str, Any]) -> Any:
-    """Make a task, which may still be given to a function whose signature then says what its arguments are.
+    """Make a task; it may later be applied to a function, whose signature then declares its arguments.
 
     Args:
         file: path of a SQL file, relative to the module's.
@@ -72,9 +72,9 @@ def declare(file: str | None, call: str | None, reload: bool | None, module: str
 
 
 def _free_name(name: str, module: str) -> str:
-    """A name for the body: Celery defines a function of it to check arguments, and no other task has it.
+    """A unique name for the body, because Celery defines a function of that name to check arguments.
 
-    With a function to come the name is its own, and a module may use one file twice.
+    A later function brings its own name, so a module may use one file twice.
     """
     name = re.sub(r"\W|^(?=\d)", "_", name)
     names = (name if number == 1 else f"{name}_{number}" for number in count(1))
@@ -83,7 +83,7 @@ def _free_name(name: str, module: str) -> str:
 
 
 def calling_module() -> str:
-    """Find the module that declares a task: the first on the way here that is not ours."""
+    """Find the module that declares a task: the nearest caller outside this package."""
     frame = sys._getframe(1)
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "celery_pgbg":
         frame = frame.f_back
@@ -91,7 +91,7 @@ def calling_module() -> str:
 
 
 class _Declared(Proxy):
-    """A task; called with a function, as a decorator is, it makes the task again with that function's signature."""
+    """A task; used as a decorator of a function, it makes the task again with that function's signature."""
 
     __slots__ = ("_adopt",)
 
@@ -107,7 +107,7 @@ class _Declared(Proxy):
 
 def _with_signature(task: Any, body: Any, options: dict[str, Any], function: Any) -> Any:
     """Give a task the name and the signature of a function."""
-    # They have made it already; others will make it when they are finalized, and find it so.
+    # Finalized apps have made the task already; other apps make it later, with the new name.
     apps = finalized_apps()
     for app in apps:
         app.tasks.pop(options.get("name") or app.gen_task_name(body.__name__, body.__module__), None)

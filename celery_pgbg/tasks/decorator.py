@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 def _sql_task(
     *args: Any, file: str | None = None, call: str | None = None, reload: bool | None = None, **options: Any
 ) -> Any:
-    """Make a function into a SQL task of whatever app is current: ``shared_task`` with our base.
+    """Make a function into a SQL task of the current app: ``shared_task`` with our base.
 
     Usable as ``@sql_task`` and as ``@sql_task(returns="value", ...)``; takes the options of
     ``SQLTask`` and every option of Celery's tasks.
 
     Args:
-        args: the function, where there are no options.
+        args: the function, if there are no options.
         file: path of a SQL file to run, relative to the module's; its variables, written as psql's, are the arguments.
         call: a function or procedure of the database to call, with its own arguments.
         reload: read the file again when it has changed; None: where Django's ``DEBUG`` is on.
         options: all others.
 
     Raises:
-        TaskDefinitionError: the base is none of ours, or the file cannot be read.
+        TaskDefinitionError: the base is not one of ours, or the file cannot be read.
     """
     options.setdefault("base", SQLTask)
     if not issubclass(options["base"], SQLTask):

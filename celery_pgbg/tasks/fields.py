@@ -1,4 +1,4 @@
-"""The fields of a task's message that we rely on. Every client of the broker can write anything there."""
+"""The fields of a task's message that we rely on. Every client of the broker can write any value there."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ REFUSED = "pgbg_refused"
 
 
 def checked(request: Mapping[str, Any], max_retries: int | None) -> dict[str, Any]:
-    """Check what a message says of its task, once, before anything uses it.
+    """Check the fields of a message once, before any code uses them.
 
     Args:
         request: the fields of the message.
-        max_retries: of the task; a task that is refused is not tried again.
+        max_retries: the task's; a refused task is not tried again.
 
     Returns:
-        What takes the place of wrong fields: harmless values, and the reason under ``REFUSED``. Empty if all are right.
+        Harmless values for the wrong fields, and the reason under ``REFUSED``. Empty if all fields are right.
 
     Raises:
-        InvalidTaskError: it has no usable id, so its failure could not be stored. Celery rejects and logs it.
+        InvalidTaskError: the message has no usable id, so its failure could not be stored. Celery rejects and logs the
+            message.
     """
     task_id = request.get("id")
     if not isinstance(task_id, str) or not task_id:
@@ -50,7 +51,7 @@ def _are_limits(value: Any) -> bool:
     return value is None or (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_limit, value)))
 
 
-#: Each field, what it must fulfil, and that in words.
+#: Each field, its check, and the check in words.
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "retries": (_is_count, "a whole number"),
     "group_index": (_is_count, "a whole number"),

@@ -1,4 +1,4 @@
-"""SQL files that psql runs too: their variables become the arguments of a task."""
+"""SQL files that psql can run too: their variables become the arguments of a task."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ _DECLARATION = re.compile(r"^--\s*args\s*:(.*)$", re.IGNORECASE | re.MULTILINE)
 _HEAD = re.compile(r"(?:\s*--[^\n]*(?:\n|\Z)|\s*\\[^\n]*(?:\n|\Z)|\s*/\*.*?\*/)*", re.DOTALL)
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 
-#: What psql's own commands may do here: print, decide what psql does on errors, and give a variable its default.
+#: The allowed commands of psql: they print, set psql's behaviour on errors, or give a variable its default.
 _IGNORED = re.compile(r"\\(?:echo|qecho|warn|timing|pset|encoding|if\s+:\{\?\w+\}|else|endif|set\s+[A-Z_]+\s)")
 _DEFAULT = re.compile(r"\\set\s+([a-z_]\w*)\s+('(?:[^']|'')*'|\S+)\s*$")
 
 
 class _Piece(NamedTuple):
-    """A part of the text: as it is, or a variable, as ``value`` or as ``name``."""
+    """A part of the text: plain text, or a variable used as ``value`` or as ``name``."""
 
     text: str
     kind: str = ""
 
 
 class SQLFile:
-    """A file of SQL, read when it is needed and again when it has changed, if asked.
+    """A SQL file, read when needed, and, with ``reload``, again when it has changed.
 
     Args:
         path: of the file, in UTF-8.
         reload: look for changes before each use.
 
     Raises:
-        TaskDefinitionError: it cannot be read, or has what only psql can do.
+        TaskDefinitionError: the file cannot be read, or has commands that only psql can run.
     """
 
     def __init__(self, path: Path, reload: bool = False) -> None:
@@ -54,7 +54,7 @@ class SQLFile:
 
     @property
     def text(self) -> str:
-        """What is in it."""
+        """The file's content."""
         if self._reload and self._changed_at != self.path.stat().st_mtime_ns:
             self._text, self._changed_at = self._read()
             self.__dict__.pop("_pieces", None)
@@ -71,7 +71,7 @@ class SQLFile:
         return list(_take_apart(self.path, self._text))
 
     def signature(self) -> inspect.Signature:
-        """The arguments: those that its head declares, else its variables in the order in which they appear."""
+        """The arguments: those declared at the head, else the variables in the order of their appearance."""
         head = _HEAD.match(self.text)
         declared = _DECLARATION.findall(head.group() if head else "")
         found = [piece.text for piece in self._pieces if piece.kind]
@@ -88,13 +88,13 @@ class SQLFile:
             raise TaskDefinitionError(f"{self.path.name}: {exc}") from exc
 
     def statement(self, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Put the arguments into their places, as psycopg takes them; other variables stay as they are, as in psql."""
+        """Put the arguments into their places, in psycopg's form; other variables stay unchanged, as in psql."""
         self.text  # noqa: B018 - reads it again
         return "".join(_placed(piece, arguments) for piece in self._pieces), arguments
 
 
 def find_file(name: str, module: str) -> Path:
-    """Find a file beside a module, or one with a whole path."""
+    """Find a file beside a module, or by an absolute path."""
     path = Path(name)
     if path.is_absolute():
         return path
@@ -142,7 +142,7 @@ def _variable(data: bytes, colon: Token, after: Token) -> _Piece | None:
 
 
 def _without_commands(path: Path, text: str) -> str:
-    """Blank the lines with psql's commands that mean nothing here."""
+    """Blank the lines with psql's commands that have no effect here."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
         command = line.strip()
@@ -155,14 +155,14 @@ def _without_commands(path: Path, text: str) -> str:
 
 
 def _defaults(text: str) -> Iterator[tuple[str, Any]]:
-    r"""Find ``\set name value``, which psql takes for a default within ``\if :{?name} \else ... \endif``."""
+    r"""Find ``\set name value`` within ``\if :{?name} \else ... \endif``: a default value."""
     for line in text.split("\n"):
         if match := _DEFAULT.match(line.strip()):
             yield match[1], _literal(match[2])
 
 
 def _parts(line: str) -> list[str]:
-    """Split declared arguments at their commas, but not within strings."""
+    """Split declared arguments at commas outside strings."""
     return [part.strip() for part in re.findall(r"(?:'(?:[^']|'')*'|[^,'])+", line) if part.strip()]
 
 
@@ -182,7 +182,7 @@ def _make_parameter(name: str, default: Any = inspect.Parameter.empty) -> inspec
 
 
 def _literal(text: str) -> Any:
-    """A default as SQL writes it: a number, a string, true, false, null; else the text itself."""
+    """Read a default written in SQL: a number, a string, true, false, null; else the text itself."""
     known = {"null": None, "true": True, "false": False}
     if text.lower() in known:
         return known[text.lower()]

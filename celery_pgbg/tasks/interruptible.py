@@ -1,4 +1,4 @@
-"""What our requests ask of our pool."""
+"""The interface of our pool for our requests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from celery_pgbg.watch import Interruption
 
 
 class Interruptible:
-    """A pool that stops SQL tasks, or leaves them running, by their task id: ours, and no other."""
+    """A pool that can stop or leave SQL tasks by their task id: only our own pool."""
 
     def interrupt(self, task_id: str, interruption: Interruption) -> bool:
         """Interrupt the SQL task of this id. False if there is none, or it has ended."""
         raise NotImplementedError
 
     def leave(self, task_id: str) -> None:
-        """Celery gives this task up, for a shutdown or a lost connection, which is no revoke."""
+        """Leave this task: Celery gives it up for a shutdown or a lost connection, not for a revoke."""
         raise NotImplementedError

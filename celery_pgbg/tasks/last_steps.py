@@ -1,4 +1,4 @@
-"""Whether something is left to do once a task's statement has committed: else its message ends in that transaction."""
+"""Finds whether anything is left to do after a task's commit; if not, its message ends in the same transaction."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from celery import Task, signals
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.orders import MessageRow
 
-#: The field of a request that says which row of our broker its message is. Written by the request itself, never taken
-#: from the message.
+#: The field of a request that names its message's row in our broker. The request writes this field itself, and never
+#: takes it from the message.
 FIELD = "pgbg_message"
 
-#: What a request has where something is to be sent or counted after the success. A member of a mere group has nothing:
-#: Celery counts those of chords only.
+#: The fields of a request that mean follow-up work after the success. A group without a chord has none: Celery counts the
+#: members of chords only.
 _FOLLOWERS = ("callbacks", "chain", "chord")
 
 
 def message_that_ends(task: Any) -> MessageRow | None:
-    """Find the message that may end with the success of the statement that the task runs now.
+    """Find the message that may end together with the running statement's success.
 
     Returns:
-        None where it comes from another broker, or where the success leaves something to do: then it is acknowledged
-        when that is done.
+        None if the message is from another broker, or if the success leaves something to do; it is acknowledged after
+        that.
     """
     request = vars(task.request)
     message: MessageRow | None = request.get(FIELD)
@@ -39,7 +39,7 @@ def message_that_ends(task: Any) -> MessageRow | None:
 
 
 def _has_its_result(task: Any, message: MessageRow) -> bool:
-    """Whether the outcome is all that the result backend needs: it is ours, in the database of the message."""
+    """Whether the outcome is all that the result backend needs: the backend is ours and in the message's database."""
     is_in = getattr(task.backend, "is_in", None)
     if is_in is None or task.app.conf.result_extended:
         return False

@@ -17,17 +17,17 @@ _SHAPES = [shape for shape in get_args(Returns) if shape != "command"]
 #: The options of a SQL task beside Celery's own.
 NAMES = ("atomic", "reuse", "returns", "rows_as", "database", "role", "settings", "per_call", "retry_invalid")
 
-#: Celery's own that are misspelled easily.
+#: Celery's own options that are easily misspelled.
 _CELERYS = (
     "acks_late", "autoretry_for", "bind", "default_retry_delay", "ignore_result", "max_retries", "priority", "queue",
     "rate_limit", "reject_on_worker_lost", "retry_backoff", "retry_jitter", "serializer", "soft_time_limit",
     "throws", "time_limit", "track_started",
 )  # fmt: skip
 
-#: How alike two names are, of 1, that are taken for one of them misspelled.
+#: Similarity, out of 1, from which a name counts as a misspelled option.
 _ALIKE = 0.85
 
-#: Parameters that we set ourselves, or that would break the writing or reading of the outcome.
+#: Parameters that we set ourselves, or that would prevent the outcome from being written or read.
 _OURS = {
     "application_name": "it names the task",
     "role": "use the option role=",
@@ -41,7 +41,7 @@ _OURS = {
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """The options as they were given, unchecked until ``check``."""
+    """The options as given; ``check`` checks them."""
 
     atomic: Any
     reuse: Any
@@ -59,7 +59,7 @@ class TaskOptions:
         return cls(*(getattr(task, name) for name in NAMES))
 
     def check(self, owner: str) -> None:
-        """Check each alone, then together.
+        """Check each option, then their combinations.
 
         Raises:
             TaskDefinitionError: names the owner, the option, and what was expected.
@@ -94,7 +94,7 @@ class TaskOptions:
             )
 
     def _check_per_call(self, owner: str) -> None:
-        """What one call may choose: ``settings``, ``role`` and ``database``, each the names, or True for any."""
+        """Check ``per_call``: for ``settings``, ``role`` and ``database`` a list of names, or True for any."""
         if not isinstance(self.per_call, Mapping):
             raise TaskDefinitionError(f"{owner}: per_call must be a dict, got {self.per_call!r}")
         known = ["settings", "role", "database"]
@@ -112,7 +112,7 @@ class TaskOptions:
 
 
 def check_spelling(task: type, owner: str) -> None:
-    """Find attributes of a task's class that nobody reads, and that look like an option.
+    """Find unknown attributes of a task's class that look like a misspelled option.
 
     Raises:
         TaskDefinitionError: names the option that was meant.

@@ -1,4 +1,4 @@
-"""Celery's request, taught that a revoke is settled by the server and that a shutdown is not one."""
+"""Celery's request for SQL tasks: the server decides about a revoke, and a shutdown is not a revoke."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ logger = get_logger(__name__)
 class SQLRequest(Request):
     """A request for a SQL task, in our pool or in any other."""
 
-    #: Our pool, where it is the one that runs this Celery worker's tasks; see ``for_pool``.
+    #: Our pool, if it runs this Celery worker's tasks; see ``for_pool``.
     our_pool: ClassVar[Interruptible | None] = None
 
     _revoke_signal: int | None = None
 
-    #: A hard time limit has stopped its statement.
+    #: Whether a hard time limit has stopped the statement.
     _is_stopped = False
 
-    #: Set where the message is to be discarded, but an earlier delivery may have left its statement running:
-    #: reason and whether that is expiry. The pool then stops the statement before anything is announced.
+    #: Set if the message is to be discarded, but an earlier delivery may have left its statement running: the reason,
+    #: and whether the reason is expiry. The pool then stops the statement before anything is announced.
     stops_first: tuple[str, bool] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -51,7 +51,7 @@ class SQLRequest(Request):
         self._request_dict[last_steps.FIELD] = getattr(self._message, "row", None)
 
     def revoked(self) -> bool:
-        """Discard what was revoked or has expired, unless there may be something to stop first."""
+        """Discard a revoked or expired message, unless a statement may have to be stopped first."""
         return bool(super().revoked()) and self.stops_first is None
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
@@ -61,9 +61,10 @@ class SQLRequest(Request):
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Stop the statement. REVOKED is announced when it is known to be gone, see ``on_failure``.
+        """Stop the statement.
 
-        Where it had finished before, its outcome stands and nothing is revoked.
+        REVOKED is announced when the statement is known to be gone, see ``on_failure``. If the statement had finished,
+        its outcome stands and nothing is revoked.
         """
         self._revoke_signal = signals.signum(signal or "TERM")
         if self.our_pool is None:
@@ -77,10 +78,10 @@ class SQLRequest(Request):
             logger.info("Task %s[%s] is not revoked: it has finished", self.name, self.id)
 
     def _terminate_elsewhere(self, pool: Any, signal: Any) -> None:
-        """Stop a statement that another pool's process, thread or greenlet waits for, through the server.
+        """Stop a statement through the server, while another pool's process, thread or greenlet waits for it.
 
-        The waiting process notices, and reports the end. Where no statement runs yet none will, and Celery's own way is
-        taken as well: it may be the task's body that is to be stopped.
+        The waiting process notices and reports the end. If no statement runs yet, none will run; Celery then also
+        terminates in its own way, because the task's body may be running.
         """
         if self.time_start is None:
             # Celery calls again once the task is accepted.
@@ -105,17 +106,20 @@ class SQLRequest(Request):
             return None
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Leave no statement behind where a hard time limit ended what waited for it."""
+        """Leave no statement behind if a hard time limit ended the process that waited for it."""
         if not soft:
             self._stop_at_time_limit(timeout)
         super().on_timeout(soft, timeout)
         if not soft and self._is_returned_at_timeout and not self.acknowledged:
-            # Celery before 5.7 leaves it to what handles the failure, which with us does not follow.
+            # Celery before 5.7 does that while handling the failure, which does not follow here.
             self.reject(requeue=True)
 
     def _stop_at_time_limit(self, timeout: float) -> None:
-        """Stop what another pool's process or greenlet waited for, once: from then on it may run again elsewhere."""
-        # A cold shutdown of prefork ends what waits in the same way, and is no reason to stop the statement.
+        """Stop, once, the statement that another pool's process or greenlet waited for.
+
+        After that the statement may run again elsewhere.
+        """
+        # A cold shutdown of prefork ends the waiting process in the same way, but must not stop the statement.
         if self._is_stopped or self.our_pool is not None or state.should_terminate:
             return
         self._is_stopped = True
@@ -124,16 +128,16 @@ class SQLRequest(Request):
 
     @property
     def _is_returned_at_timeout(self) -> bool:
-        """Whether the message goes back to its queue at a hard time limit, to be run again."""
+        """Whether the message goes back to its queue after a hard time limit, to run again."""
         task = self.task
-        # Celery before 5.7 has one option for time limits and failures.
+        # Celery before 5.7 has a single option for time limits and failures.
         is_acknowledged = getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout)
         return bool(task.acks_late and not is_acknowledged)
 
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
-        """Celery leaves the task: a shutdown, or a lost broker connection. The statement may run on.
+        """Leave the task, for a shutdown or a lost broker connection. The statement may run on.
 
-        Its ``emit_retry`` is not known to Celery 5.4 and 5.5.
+        Celery 5.4 and 5.5 do not have ``emit_retry``.
         """
         if self.our_pool is None:
             super().cancel(pool, signal, **options)
@@ -143,7 +147,7 @@ class SQLRequest(Request):
         task_ready(self)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
-        """What ``inspect`` shows: beside the PID the cookie, the other half of the background worker's handle."""
+        """Describe the task for ``inspect``, with both parts of the background worker's handle: PID and cookie."""
         return {**super().info(safe), "cookie": self._cookie()}
 
     def _cookie(self) -> int | None:
@@ -152,13 +156,13 @@ class SQLRequest(Request):
         return None if handle is None else handle.cookie
 
     def send_event(self, type: str, **fields: Any) -> Any:  # noqa: A002 - Celery's name
-        """Name the process that runs the task to event monitors; an event's own ``pid`` is the Celery worker's."""
+        """Add the PID of the background worker to events; an event's own ``pid`` is the Celery worker's."""
         if type == "task-started":
             fields["worker_pid"] = self.worker_pid
         return super().send_event(type, **fields)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Handle the ends that only we know, and a time limit of prefork's; the rest is Celery's."""
+        """Handle our own kinds of ends, and a time limit of prefork; Celery handles all others."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
@@ -179,7 +183,7 @@ class SQLRequest(Request):
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def _on_lost(self, error: StatementLeft | StatementLost, send_failed_event: bool) -> Any:
-        """Report the loss: if the message is not delivered again, nothing else will report how the task ended."""
+        """Report the loss: if the message is not delivered again, no other code reports the task's end."""
         left = f"{self.name}[{self.id}]: {error}; it ran outside a transaction and may have partly completed"
         try:
             raise WorkerLostError(str(error) if isinstance(error, StatementLost) else left)
@@ -188,16 +192,16 @@ class SQLRequest(Request):
 
 
 def with_our_ends(request_class: type[Request]) -> type[SQLRequest]:
-    """Put a task's own request class on top of ours: its methods go first, their ``super()`` is ours."""
+    """Put a task's own request class on top of ours: its methods come first, and their ``super()`` is ours."""
     if issubclass(request_class, SQLRequest):
         return request_class
     return type(request_class.__name__, (request_class, SQLRequest), {})
 
 
 def for_pool(pool: Any, request_class: type[SQLRequest]) -> type[SQLRequest]:
-    """Make the request class for a Celery worker with this pool: the same, which knows the pool if it is ours.
+    """Make the request class for a Celery worker with this pool; the class knows the pool if the pool is ours.
 
-    The one place that decides whether our pool runs a task.
+    Only this method decides whether our pool runs a task.
     """
     our_pool = pool if isinstance(pool, Interruptible) else None
     if request_class.our_pool is our_pool:

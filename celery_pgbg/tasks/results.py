@@ -1,4 +1,4 @@
-"""Whether a task's outcome is its result as it stands, so that Celery need not store one."""
+"""Finds whether a task's outcome alone is its result, so that Celery need not store a result."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from celery_pgbg.configuration import settings_of
 from celery_pgbg.database.result_rows import KEPT_SECONDS, said_by
 from celery_pgbg.texts import storable
 
-#: The field of a request that has what the outcome says of the success; set when the statement has ended.
+#: The field of a request with the outcome's part of the result; set when the statement has ended.
 _FIELD = "pgbg_task_meta"
 
-#: What a request has where Celery stores more of a success: its children, or a chord's part.
+#: The fields of a request that make Celery store more: children, or a chord's part.
 _SAYING_MORE = ("callbacks", "chain", "chord", "children", "retries")
 
-#: What Celery stores of a success besides its value and its time, by the names in the request and in the task's meta.
+#: What Celery stores for a success besides value and time: names in the request, and in the task's meta.
 _META = {"group": "group_id", "parent_id": "parent_id"}
 
 
 def task_meta_of_success(task: Any, alias: str | None) -> dict[str, Any] | None:
-    """Foretell what Celery will store of the success of the call that runs now, besides its value, and for how long.
+    """Predict what Celery will store for a success of the running call besides its value, and for how long.
 
     Args:
         task: a SQL task.
-        alias: of the database where its statement runs.
+        alias: the alias of the database where the statement runs.
 
     Returns:
-        None where it may store more than an outcome can say, or somewhere else.
+        None if Celery may store more than an outcome can hold, or stores it elsewhere.
     """
     backend, request = task.backend, vars(task.request)
     if task.request.called_directly or task.request.is_eager or not hasattr(backend, "reads_outcomes_of"):
@@ -45,12 +45,12 @@ def task_meta_of_success(task: Any, alias: str | None) -> dict[str, Any] | None:
 
 
 def note_outcome(request: Any, task_meta: Mapping[str, Any] | None) -> None:
-    """Note in the request of a task what its outcome says, None where Celery's result is to be stored."""
+    """Note the outcome's part of the result in the task's request; None if Celery has to store a result."""
     vars(request)[_FIELD] = task_meta
 
 
 def says_its_outcome(request: Any, meta: Mapping[str, Any]) -> bool:
-    """Whether the meta that Celery is about to store of a success says what the outcome says already."""
+    """Whether the outcome already holds the meta that Celery is about to store for a success."""
     said = vars(request).get(_FIELD)
     if said is None or meta.get("children") or meta.get("traceback"):
         return False

@@ -1,4 +1,4 @@
-"""Rows as objects of a class: made where a result is read, since a message has dicts only."""
+"""Rows as objects of a class. They are made when a result is read, because a message has only dicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, is_typeddict
 
 from celery_pgbg.errors import TaskDefinitionError
 
-#: Shapes of a result that have rows; None is rows where the statement returns rows.
+#: Shapes of a result with rows; None is rows if the statement returns rows.
 _WITH_ROWS = (None, "rows", "row")
 
 
@@ -16,7 +16,7 @@ def check_rows_as(owner: str, kind: Any, returns: Any) -> None:
     """Check the option.
 
     Raises:
-        TaskDefinitionError: it is no class that rows can be made into, or there are no rows.
+        TaskDefinitionError: rows cannot be made into this class, or there are no rows.
     """
     if kind is None:
         return
@@ -26,7 +26,7 @@ def check_rows_as(owner: str, kind: Any, returns: Any) -> None:
 
 
 def with_rows_as(kind: Any, value: Any) -> Any:
-    """Make objects of the rows in what a task returned."""
+    """Make objects of the rows in a task's return value."""
     if kind is None:
         return value
     make = _maker(kind, "rows_as")

@@ -1,4 +1,4 @@
-"""SQLAlchemy Core statements, made into text and parameters by SQLAlchemy's own engine, as it runs them itself."""
+"""SQLAlchemy Core statements; SQLAlchemy's own engine makes their text and parameters, as when it executes them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sqlalchemy.types import Enum, Float
 from celery_pgbg.errors import BindingError, TaskDefinitionError
 from celery_pgbg.outcomes import Returns
 
-#: OIDs that SQLAlchemy's numeric types want to know, by what psycopg loads values of these types as.
+#: OIDs for SQLAlchemy's numeric types, by the Python type that psycopg loads.
 _NUMBERS: dict[type, int] = {float: 701, Decimal: 1700, int: 20}
 
-#: From the value of a statement, and the shape that was asked for, to the task's.
+#: Makes the task's value from the statement's value and the shape that was asked for.
 Reader = Callable[[Any, Returns | None], Any]
 
 
@@ -33,23 +33,23 @@ def is_statement(value: Any) -> bool:
 def compile_statement(
     task_name: str, statement: Any, arguments: dict[str, Any]
 ) -> tuple[str, dict[str, Any], Reader | None]:
-    """Make a statement into what SQLAlchemy's dialect for psycopg would send: defaults, types and all.
+    """Compile a statement as SQLAlchemy's dialect for psycopg would send it, with defaults and types.
 
     Args:
         task_name: for messages.
-        statement: anything that a Connection of SQLAlchemy executes.
-        arguments: by name, for those ``bindparam`` that have no value.
+        statement: anything that SQLAlchemy's ``Connection`` can execute.
+        arguments: values by name, for each ``bindparam`` without a value.
 
     Returns:
-        The text, its parameters for psycopg, and what makes the values of its rows into those that SQLAlchemy gives,
-        if any differ.
+        The text, its parameters for psycopg, and a function that turns the rows' values into SQLAlchemy's values, if
+        any differ.
 
     Raises:
         TaskDefinitionError: SQLAlchemy cannot compile it, or would run several.
-        BindingError: a bound parameter has no argument, or one that its type refuses.
+        BindingError: a bound parameter has no argument, or its type refuses the argument.
     """
     if isinstance(statement, Insert) and not list(statement.exported_columns):
-        # Else SQLAlchemy adds a RETURNING of its own for the primary key.
+        # Otherwise SQLAlchemy adds its own RETURNING for the primary key.
         statement = statement.inline()
     try:
         with _engine().connect() as connection:
@@ -67,7 +67,7 @@ def compile_statement(
 
 
 class _Sent(Exception):
-    """What an engine was about to send."""
+    """The text and parameters that an engine was about to send."""
 
     def __init__(self, text: str, parameters: Any, context: Any, executemany: bool) -> None:
         super().__init__(text)
@@ -98,7 +98,8 @@ def _engine() -> Engine:
     """An engine that sends nothing."""
     engine = create_engine("postgresql+psycopg://", creator=_Nothing, poolclass=StaticPool)
     dialect: Any = engine.dialect
-    # There is no server to ask. What it would say: hstore is not known to our psycopg, strings conform to the standard.
+    # There is no server to ask. These are its answers: our psycopg does not know hstore, strings conform to the
+    # standard.
     dialect.initialize = _Nothing()
     dialect._has_native_hstore = False
     dialect._backslash_escapes = False
@@ -111,7 +112,7 @@ def _engine() -> Engine:
 
 
 class _Nothing:
-    """A connection of a driver, its cursor, and what else an engine asks for before it sends."""
+    """Stands for a driver's connection, its cursor, and whatever else an engine asks for before it sends."""
 
     def __getattr__(self, name: str) -> Any:
         return self
@@ -126,7 +127,7 @@ def _required(connection: Any, statement: Any) -> list[str]:
 
 
 def _reader(context: Any) -> Reader | None:
-    """Find the columns whose values SQLAlchemy makes into others; their types know how, once they see a value."""
+    """Find the columns whose values SQLAlchemy converts; their types convert a value when they see one."""
     dialect = context.dialect
     columns: Any = getattr(context.compiled, "_result_columns", None) or ()
     types = {column[0]: column[3] for column in columns if _changes_values(column[3], dialect)}
@@ -149,7 +150,7 @@ def _reader(context: Any) -> Reader | None:
 
 def _changes_values(kind: Any, dialect: Dialect) -> bool:
     if isinstance(kind, Enum):
-        # A label stays one: the class that it stands for does not fit into a message.
+        # A label stays a label: its enum class does not fit into a message.
         return False
     usual = _NUMBERS[float if isinstance(kind, Float) else Decimal]
     return kind.dialect_impl(dialect).result_processor(dialect, usual) is not None

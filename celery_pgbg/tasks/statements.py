@@ -1,4 +1,4 @@
-"""What a task's body may return, made into what psycopg takes."""
+"""Turns the return value of a task's body into a query for psycopg."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KINDS = "a str, a (str, params) pair, a psycopg.sql.Composable, a template stri
 
 
 class Query(NamedTuple):
-    """A query and its parameters as psycopg's ``execute`` takes them, and what is done to its value."""
+    """A query and its parameters for psycopg's ``execute``, and a function for its value."""
 
     query: Any
     params: Any
@@ -24,12 +24,12 @@ class Query(NamedTuple):
 
 
 def to_query(task_name: str, returned: Any, arguments: dict[str, Any]) -> Query:
-    """Find query and parameters in what a body returned.
+    """Find query and parameters in the return value of a body.
 
     Args:
         task_name: for messages.
         returned: the body's return value.
-        arguments: the task's arguments by name, for a statement that brings no parameters.
+        arguments: the task's arguments by name, for a statement without its own parameters.
 
     Raises:
         TaskDefinitionError: no statement, or an empty one.
@@ -50,7 +50,7 @@ def to_query(task_name: str, returned: Any, arguments: dict[str, Any]) -> Query:
         return Query(returned, params)
     if _is_template(returned):
         return Query(returned, None)
-    # A body that returns a statement of SQLAlchemy has imported it.
+    # If a body returns a statement of SQLAlchemy, SQLAlchemy is imported.
     if "sqlalchemy" in sys.modules:
         from celery_pgbg.tasks.sqlalchemy_statements import compile_statement, is_statement
 
@@ -62,5 +62,5 @@ def to_query(task_name: str, returned: Any, arguments: dict[str, Any]) -> Query:
 
 
 def _is_template(value: Any) -> bool:
-    """Recognise a template string (Python 3.14) without importing what older Pythons lack."""
+    """Recognise a template string (Python 3.14) without importing a module that older Pythons lack."""
     return type(value).__name__ == "Template" and type(value).__module__ == "string.templatelib"

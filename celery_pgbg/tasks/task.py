@@ -34,7 +34,7 @@ from celery_pgbg.tasks.taskrun import StatementLeft, StatementLost, StatementRev
 from celery_pgbg.texts import storable
 from celery_pgbg.watch import Interruption, Watch
 
-#: Of PostgreSQL's severities those that are more, or less, than information.
+#: Log levels of PostgreSQL's severities that are not INFO.
 _LOG_LEVELS = (
     {"WARNING": logging.WARNING}
     | {f"DEBUG{number}": logging.DEBUG for number in range(1, 6)}
@@ -56,14 +56,14 @@ class SQLTask(Task):
     abstract = True
     Request: ClassVar[Any] = "celery_pgbg.tasks.request:SQLRequest"
 
-    #: In a transaction with its outcome. False for what must stand alone: VACUUM, CREATE INDEX
-    #: CONCURRENTLY, CALL with COMMIT inside.
+    #: Whether the statement and its outcome are in one transaction. False for statements that must stand alone:
+    #: VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT inside.
     atomic: ClassVar[bool] = True
-    #: For short tasks: may run in a background worker that has run another such task, and leave it to others,
-    #: which saves making a process. Without effect with ``atomic=False`` and with ``settings``.
+    #: For short tasks: whether the task may share a background worker, one task after another, which saves starting a
+    #: process. No effect with ``atomic=False`` or ``settings``.
     reuse: ClassVar[bool] = False
-    #: Shape of the value: ``rows`` (list of dicts), ``row``, ``value`` or ``count``. None: rows where
-    #: the statement returns rows, else the count.
+    #: Shape of the value: ``rows`` (list of dicts), ``row``, ``value`` or ``count``. None: rows if the statement
+    #: returns rows, else the count.
     returns: ClassVar[Returns | None] = None
     #: A dataclass, NamedTuple, TypedDict or pydantic model, which ``get()`` and a direct call make of each row. None:
     #: dicts.
@@ -72,22 +72,22 @@ class SQLTask(Task):
     database: ClassVar[str | None] = None
     #: Role to run as; the connection's role must be a member. None: the connection's role.
     role: ClassVar[str | None] = None
-    #: Celery's state becomes PROGRESS while the statement runs, with ``percent`` and ``message`` as its ``info``, and
-    #: events ``task-progress`` are sent. Without it ``pgbg ps`` and ``show_progress`` know them all the same.
+    #: While the statement runs, Celery's state becomes PROGRESS, with ``percent`` and ``message`` as its ``info``, and
+    #: events ``task-progress`` are sent. ``pgbg ps`` and ``show_progress`` show progress without this option.
     track_progress: ClassVar[bool] = False
-    #: With ``atomic=False``: an invalid index that CREATE INDEX or REINDEX CONCURRENTLY has left is dropped, and made
-    #: again: at once after a deadlock or a lock that was not to be had in time, else by the next run.
+    #: With ``atomic=False``: whether an invalid index that CREATE INDEX or REINDEX CONCURRENTLY left is dropped and
+    #: made again: at once after a deadlock or a lock timeout, else by the next run.
     retry_invalid: ClassVar[bool] = False
     #: Configuration parameters of PostgreSQL for this task's statement only.
     settings: ClassVar[Mapping[str, Any] | None] = None
     #: What one call may choose with ``apply_async(..., pgbg={...})``: names of ``settings``, ``role``s and
-    #: ``database``s; True allows any. Every sender of the task may then use them.
+    #: ``database``s; True allows any. Every sender of the task may then choose them.
     per_call: ClassVar[Mapping[str, Collection[str] | bool]] = {
         "settings": ("default_transaction_isolation", "lock_timeout", "statement_timeout")
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep the body under its own name: what Celery calls ``run`` runs the statement."""
+        """Keep the body under its own name, because Celery's ``run`` now runs the statement."""
         super().__init_subclass__(**kwargs)
         body = inspect.getattr_static(cls, "run")
         if body is not Task.run and not hasattr(body, "runs_statement"):
@@ -108,7 +108,7 @@ class SQLTask(Task):
     body_signature: ClassVar[inspect.Signature]
 
     def run_statement(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the statement that the body makes of these arguments, and wait for its outcome."""
+        """Call the body with these arguments, run its statement, and wait for the outcome."""
         if refused := vars(self.request).get(REFUSED):
             raise MessageRefused(f"{self.name}: {refused}")
         order = self.make_order(args, kwargs)
@@ -132,7 +132,7 @@ class SQLTask(Task):
         return value if self._is_sent else with_rows_as(self.rows_as, value)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> Any:  # noqa: N802 - Celery's name
-        """Celery's, whose ``get`` makes rows into what ``rows_as`` says."""
+        """Celery's ``AsyncResult``; its ``get`` makes rows into objects of ``rows_as``."""
         result = super().AsyncResult(task_id, **kwargs)
         if self.rows_as is not None:
             get = result.get
@@ -140,7 +140,7 @@ class SQLTask(Task):
         return result
 
     def _accepted(self, task_run: TaskRun | None, pid: int) -> None:
-        """Report to the request, and to the result backend if it tracks starts, which process runs the task."""
+        """Report the process that runs the task to the request, and to the result backend if starts are tracked."""
         if task_run:
             task_run.accept(pid)
         if self.track_started and self._is_sent and not self.ignores_result:
@@ -148,7 +148,7 @@ class SQLTask(Task):
             self.backend.store_result(self.request.id, started, states.STARTED, request=self.request)
 
     def _progressed(self, percent: int | None, message: str | None) -> None:
-        """Where progress is tracked, let the result backend and event monitors know."""
+        """If progress is tracked, report it to the result backend and to event monitors."""
         if not (self.track_progress and self._is_sent):
             return
         meta = {"percent": percent, "message": message}
@@ -158,40 +158,40 @@ class SQLTask(Task):
 
     @property
     def wraps_its_call(self) -> bool:
-        """Whether it has a ``__call__`` of its own, which may return something else than its statement did."""
+        """Whether the task has its own ``__call__``, which may return another value than the statement."""
         return bool(type(self).__call__ is not Task.__call__)
 
     @property
     def _is_sent(self) -> bool:
-        """Whether a message made it run: not a direct call, not ``apply``."""
+        """Whether a message started the task: not a direct call, not ``apply``."""
         return not (self.request.called_directly or self.request.is_eager)
 
     @property
     def ignores_result(self) -> bool:
-        """Whether Celery keeps no result of the call that runs now."""
-        # Not its attribute, whose default hides that nothing was said.
+        """Whether Celery keeps no result of the running call."""
+        # Not the attribute: its default hides that the call did not set it.
         asked = vars(self.request).get("ignore_result")
         return bool(self.ignore_result if asked is None else asked)
 
     def options_now(self) -> TaskOptions:
-        """The options that hold for the call that runs now.
+        """The options of the running call.
 
         Raises:
-            TaskDefinitionError: the call asks for what the task does not allow.
+            TaskDefinitionError: the call asks for an option that the task does not allow.
         """
-        # A message's headers become fields of the request; those of an eager call stay what they are.
+        # A message's headers become fields of the request; the headers of an eager call stay headers.
         return options_of_call(self, vars(self.request).get(HEADER) or (self.request.headers or {}).get(HEADER))
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task; takes Celery's options, and ``pgbg={"settings": {...}, "role": ..., "database": ...}``.
 
         Raises:
-            TaskDefinitionError: an option that is the task's own, or one that it does not allow to a call.
+            TaskDefinitionError: one of the task's own options, or an option that the task does not allow.
         """
         return super().apply_async(args, kwargs, *rest, **checked_call(self, options))
 
     def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
-        """Called by each Celery worker; a request class of the task's own is put on top of ours."""
+        """Called by each Celery worker: puts the task's own request class on top of ours."""
         from celery_pgbg.tasks.request import for_pool, with_our_ends
 
         type(self).Request = for_pool(getattr(consumer, "pool", None), with_our_ends(symbol_by_name(self.Request)))
@@ -210,10 +210,10 @@ class SQLTask(Task):
         DjangoTask.apply_async_on_commit(self, *args, **kwargs)
 
     def make_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Order:
-        """Call the body, and put its statement together with the arguments and the options.
+        """Call the body, and combine its statement with the arguments and the options.
 
         Raises:
-            TaskDefinitionError: the body returned something that is no statement.
+            TaskDefinitionError: the body did not return a statement.
             TypeError: the arguments do not fit the body's parameters.
         """
         query = to_query(self.name, self._call_body(args, kwargs), self._arguments(args, kwargs))
@@ -228,7 +228,7 @@ class SQLTask(Task):
             read=query.read,
             returns=options.returns or ("rows" if options.rows_as else None),
             atomic=options.atomic,
-            # What a reusable background worker is handed is in a table.
+            # A reusable background worker takes its orders from a table.
             reuse=options.reuse and configured.store_sql,
             role=options.role,
             settings=options.normalised_settings(),
@@ -245,9 +245,9 @@ class SQLTask(Task):
             return self.body(*args, **kwargs)
         except SystemExit as exc:
             if isinstance(exc.code, int) and exc.code < 0:
-                # Not the body's: billiard's, for a signal that ends this process of prefork.
+                # This exit is not the body's: billiard raises it for a signal that ends this prefork process.
                 raise
-            # Celery would take it for the death of a process, and run the task again and again.
+            # Celery would treat it as the death of a process, and run the task again and again.
             raise TaskDefinitionError(f"{self.name}: the body called for an exit, {exc!r}") from exc
 
     def _attempt(self) -> Attempt:
@@ -306,7 +306,7 @@ class SQLTask(Task):
 
 
 def _running(body: Any) -> Callable[..., Any]:
-    """Make the ``run`` of a task class; Celery looks at its signature for a ``retry`` with other arguments."""
+    """Make the ``run`` of a task class; Celery reads its signature for a ``retry`` with other arguments."""
 
     def run(self: SQLTask, *args: Any, **kwargs: Any) -> Any:
         return self.run_statement(args, kwargs)
@@ -315,7 +315,7 @@ def _running(body: Any) -> Callable[..., Any]:
     signature = inspect.signature(function)
     if isinstance(body, staticmethod):
         itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-        # A parameter that may be given by position only must come first.
+        # A positional-only parameter must come first.
         signature = signature.replace(parameters=[itself, *signature.parameters.values()])
     run = wraps(function)(run)
     run.__signature__ = signature  # type: ignore[attr-defined]
@@ -324,18 +324,18 @@ def _running(body: Any) -> Callable[..., Any]:
 
 
 def _default(cls: type[SQLTask], **values: Any) -> None:
-    """Set what the class does not say itself."""
+    """Set the defaults that the class does not set itself."""
     for name, value in values.items():
         if name not in cls.__dict__:
             setattr(cls, name, value)
 
 
-#: What mends a statement that cannot run where it did, by ``atomic`` and SQLSTATE.
+#: Advice for a statement that cannot run with this ``atomic``, by ``atomic`` and SQLSTATE.
 _HINTS = {
     (True, "2D000"): "Give the task atomic=False, and the procedure may COMMIT.",
 }
 
-#: Where not even the outcome could be written: then it was not the statement that made the transaction read only.
+#: Not even the outcome could be written, so the statement did not make the transaction read only.
 _READ_ONLY = (
     "The outcome is written in the same transaction: default_transaction_read_only must be off, "
     "and with a standby, pgbg_dsn needs target_session_attrs=read-write."

@@ -29,25 +29,25 @@ class StatementRevoked(Ignore):
 class StatementLeft(Ignore):
     """Ends the tracer of a task that this Celery worker gives up; the request puts the message back.
 
-    Not ``Reject``, which ``autoretry_for=(Exception,)`` would take for a failure.
+    It is not ``Reject``, because ``autoretry_for=(Exception,)`` would treat that as a failure.
     """
 
 
 class StatementLost(Ignore):
     """Ends the tracer of a task whose background worker died; the request then handles the loss.
 
-    Raised inside the tracer, ``WorkerLostError`` itself would be stored as a failure before Celery
-    looks whether the message goes back to its queue. Its message says what is known.
+    ``WorkerLostError`` itself, raised inside the tracer, would be stored as a failure before Celery decides whether
+    the message goes back to its queue. The exception's text says what is known.
     """
 
 
 class TaskRun:
-    """What ``apply_async`` returns: Celery's request keeps a weak reference to it.
+    """The return value of ``apply_async``; Celery's request keeps a weak reference to it.
 
     Args:
         task_id: Celery's task id.
-        watch: the wait for the task's statement; None for a Python task. Where there is one, acceptance waits for the
-            PID of the background worker.
+        watch: the wait for the task's statement; None for a Python task. A SQL task is accepted once the PID of its
+            background worker is known.
         target, args, kwargs: the tracer and its arguments.
         callbacks: ``callback``, ``error_callback``, ``accept_callback``, ``timeout_callback`` of the request.
     """
@@ -70,7 +70,7 @@ class TaskRun:
         self.limits: tuple[float | None, float | None] = None, None
         self._limit_seconds = 0.0
         self._accepted = False
-        # Again in the thread that holds it, where a signal's handler interrupts.
+        # Reentrant, because a signal's handler may interrupt the thread that holds it.
         self._lock = threading.RLock()
 
     # --- in the thread of the task ---------------------------------------------------------------
@@ -79,7 +79,7 @@ class TaskRun:
         """Run the tracer, and call back. Never raises.
 
         Args:
-            is_only_delivery: whether no other of the same task is in this Celery worker.
+            is_only_delivery: whether this Celery worker has no other delivery of the task.
         """
         _current.run = self
         try:
@@ -93,9 +93,10 @@ class TaskRun:
             _current.run = None
 
     def _was_revoked(self, is_only_delivery: bool) -> bool:
-        """Celery looks before it hands a task to the pool; it may have been revoked or have expired in our line.
+        """Check whether the task was revoked or has expired while it waited in our line; Celery checks only before.
 
-        What an earlier delivery has left behind is stopped. What one runs that lives is joined: it began in time.
+        A statement that a dead delivery left behind is stopped. A statement of a living delivery is joined, because it
+        began in time.
         """
         request = request_of(self._callbacks)
         if request is None or request.revoked():
@@ -110,13 +111,13 @@ class TaskRun:
         try:
             apply_target(target, args, kwargs, callback=outcome.append)
         except Exception:  # noqa: BLE001 - handed on
-            # The tracer itself failed: a rejected message, or a bug.
+            # The tracer itself failed, because of a rejected message or a bug.
             self.accept(os.getpid())
             self._call_back("error_callback", ExceptionInfo())
         else:
-            # Early acks hang on acceptance, also for a task that failed before its launch.
+            # Early acks depend on acceptance, also for a task that failed before its launch.
             self.accept(os.getpid())
-            # The tracer lets pass what is no Exception, such as SystemExit; it comes as a WorkerLostError.
+            # The tracer does not catch ``SystemExit`` and the like; they arrive as a WorkerLostError.
             failed = isinstance(outcome[0], ExceptionInfo)
             self._call_back("error_callback" if failed else "callback", *outcome)
 
@@ -134,7 +135,7 @@ class TaskRun:
         self._call_back("timeout_callback", soft, self._limit_seconds)
 
     def note_that_message_has_ended(self) -> None:
-        """The transaction of the statement has deleted the message, which comes from our broker."""
+        """Note that the statement's transaction has deleted the message, which is from our broker."""
         request = request_of(self._callbacks)
         if request is not None:
             request.message.ended_with_its_task()
@@ -145,7 +146,7 @@ class TaskRun:
         """Stop the task's statement, or leave it for ``DETACH``. The task's thread does the work.
 
         Returns:
-            False if it has ended, or is being interrupted already, or has no statement.
+            False if the task has ended, is already being interrupted, or has no statement.
         """
         return self.watch is not None and self.watch.interrupt(interruption)
 
@@ -155,11 +156,11 @@ class TaskRun:
             self._limit_seconds = seconds
 
     def terminate(self, signum: int) -> None:
-        """Called by Celery's request after ``terminate_job``, which has done all there is to do."""
+        """Called by Celery's request after ``terminate_job``; nothing is left to do."""
 
     @property
     def is_sql(self) -> bool:
-        """Whether a background worker runs it."""
+        """Whether a background worker runs the task."""
         return self.watch is not None
 
     @property

@@ -1,8 +1,9 @@
-"""Types of SQL tasks for mypy and pyright; nothing here is used when a program runs.
+"""Types of SQL tasks for mypy and pyright; nothing in this module is used at run time.
 
-What ``get()`` gives follows from ``returns`` and ``atomic``; the arguments of ``delay``, ``si`` and a direct call are
-those of the body. Those of ``s`` are not checked, since a chain gives the rest, nor those of ``apply_async``, which
-come in a tuple and a dict. All else is Celery's: typed where ``celery-types`` is installed.
+The type of ``get()`` follows from ``returns`` and ``atomic``. The arguments of ``delay``, ``si`` and a direct call are
+those of the body. The arguments of ``s`` are not checked, because a chain adds more; those of ``apply_async`` are not
+checked, because they come in a tuple and a dict. Everything else is Celery's, and typed if ``celery-types`` is
+installed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
-#: What a task gives whose ``returns`` is not set.
+#: The value of a task without ``returns``.
 RowsOrCount: TypeAlias = "list[dict[str, Any]] | int"
 
 _Rows: TypeAlias = "list[dict[str, Any]]"
@@ -31,7 +32,7 @@ class SQLResult(AsyncResult, Generic[R]):
     """Celery's ``AsyncResult`` of a SQL task."""
 
     def get(self, timeout: float | None = None, **options: Any) -> R:
-        """Wait for the task, and return what its statement gave."""
+        """Wait for the task, and return its statement's value."""
         raise NotImplementedError
 
 
@@ -51,7 +52,7 @@ class TypedSQLTask(SQLTask, Generic[P, R]):
     """What ``@sql_task`` makes of a function."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the statement, and wait for what it gives."""
+        """Run the statement, and wait for its value."""
         raise NotImplementedError
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> SQLResult[R]:
@@ -63,7 +64,7 @@ class TypedSQLTask(SQLTask, Generic[P, R]):
         raise NotImplementedError
 
     def s(self, *args: Any, **kwargs: Any) -> SQLSignature[R]:
-        """Make a signature, of which some arguments may follow."""
+        """Make a signature; a chain may add arguments."""
         raise NotImplementedError
 
     def si(self, *args: P.args, **kwargs: P.kwargs) -> SQLSignature[R]:
@@ -72,7 +73,7 @@ class TypedSQLTask(SQLTask, Generic[P, R]):
 
 
 class _Decorate(Protocol[R_co]):
-    """What makes a task of a function."""
+    """A decorator that makes a task of a function."""
 
     def __call__(self, body: Callable[P, Any], /) -> TypedSQLTask[P, R_co]: ...
 

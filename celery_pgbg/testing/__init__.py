@@ -1,4 +1,4 @@
-"""For the tests of projects that use us; the pytest fixtures are in ``celery_pgbg.pytest_plugin``."""
+"""For the tests of projects that use celery-pgbg; the pytest fixtures are in ``celery_pgbg.pytest_plugin``."""
 
 from celery_pgbg.testing.inline import inline
 

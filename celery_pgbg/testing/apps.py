@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 #: What ``worker_pool`` is set to.
 POOL = "celery_pgbg.pool:TaskPool"
 
-#: How often the broker in memory looks for messages, in seconds; by itself it does so once a second.
+#: Seconds between two looks of the in-memory broker for messages; its default is one second.
 _POLLING_SECONDS = 0.05
 
 
@@ -35,7 +35,7 @@ def configured(app: Celery, **settings: Any) -> Iterator[None]:
 
 @contextmanager
 def app_under_test(app: Celery, dsn: str, token: str) -> Iterator[None]:
-    """Let an app run its SQL tasks in a database for tests, and its messages be nobody else's.
+    """Let an app run its SQL tasks in a database for tests, with messages of its own.
 
     Args:
         app: becomes the current one, which shared tasks belong to; its configuration is back at the end.

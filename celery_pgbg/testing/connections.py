@@ -1,4 +1,4 @@
-"""Finding psycopg's connection below what a test has: SQLAlchemy's or Django's."""
+"""Finds psycopg's connection below a test's connection, which may be SQLAlchemy's or Django's."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 def inline(connection: Any, *, app: Celery | None = None, database: str | None = None) -> Iterator[None]:
     """Run SQL tasks in this connection's transaction, in all threads of this process.
 
-    What a task does there is what it does in a background worker: the same server function runs its
-    statement, in a savepoint, with its ``role`` and ``settings``, and makes its value or its error.
-    Only nothing commits, and the isolation level is the transaction's. A database without the
+    A task does the same as in a background worker: the same server function runs its statement, in a savepoint, with
+    its ``role`` and ``settings``, and makes its value or its error. But nothing commits, and the isolation level is
+    the transaction's. A database without the
     ``celery_pgbg`` schema gets it inside the transaction; the extension is not needed.
 
-    A connection that is in no transaction gets one, which is rolled back at the end.
+    A connection outside a transaction gets a transaction, which is rolled back at the end.
 
     Args:
         connection: psycopg's, SQLAlchemy's (or its Session), or Django's.

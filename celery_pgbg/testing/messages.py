@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-#: How long Celery workers have to say what they are at.
+#: How long Celery workers have to report their tasks, in seconds.
 _REPLIES_SECONDS = 1.0
 
 
@@ -39,7 +39,7 @@ class SentMessages:
         self._messages[headers["id"]] = deepcopy({"name": sender, "headers": headers, **kept})
 
     def send_again(self, task_id: str) -> None:
-        """Publish the message of a task once more, as a broker does that redelivers it.
+        """Publish the message of a task once more, as a broker redelivers it.
 
         Raises:
             LookupError: this process has sent no such message.

@@ -1,4 +1,4 @@
-"""What a test asks about SQL tasks, and does to them."""
+"""Calls for tests that inspect and disturb SQL tasks."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ class Running:
 class PgbgTasks:
     """The SQL tasks of one app in one database: the fixture ``pgbg_tasks``.
 
-    Whatever takes a task takes what sending it returned, or its id. Times are in seconds.
+    A parameter ``task`` is the result of sending the task, or its id. Times are in seconds.
 
     Args:
-        app: whose tasks they are.
-        dsn: where they run.
+        app: the app of the tasks. dsn: the database where they run.
     """
 
     def __init__(self, app: Celery, dsn: str) -> None:
@@ -102,7 +101,7 @@ class PgbgTasks:
     # --- disturbing --------------------------------------------------------------------------------------
 
     def deliver_again(self, task: Any, times: int = 1) -> None:
-        """Send a task's own message again, as a broker does that redelivers it.
+        """Send a task's own message again, as a broker redelivers it.
 
         Raises:
             LookupError: it was sent by another process, or before this fixture was there.

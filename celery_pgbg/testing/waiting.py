@@ -15,10 +15,10 @@ _PAUSE = 0.02
 
 
 def wait_until(what: str, condition: Callable[[], T], timeout: float = DEADLINE) -> T:
-    """Wait until a condition holds, and return what it gave.
+    """Wait until a condition holds, and return its value.
 
     Args:
-        what: what is waited for, for the message.
+        what: name of the condition, for the message.
         condition: called again and again until it gives something true.
         timeout: seconds.
 

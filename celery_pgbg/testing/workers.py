@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _CONCURRENCY = 8
 _PAUSE = 0.05
 
-#: Without its search for others a Celery worker is ready a second earlier.
+#: Without mingle, a Celery worker is ready a second earlier.
 _OPTIONS = ("--without-mingle", "--without-gossip")
 
 
@@ -57,7 +57,7 @@ def worker_thread(app: Celery, includes: Sequence[str] = (), **parameters: Any) 
 
 
 def _keep_awake(app: Celery, nodename: str, ended: threading.Event) -> None:
-    """A Celery worker in a thread sees that it is to end after its next message, or some seconds."""
+    """A Celery worker in a thread notices its end only after its next message, or after some seconds."""
     while not ended.wait(_PAUSE):
         app.control.broadcast("heartbeat", destination=[nodename])
 
@@ -109,7 +109,7 @@ class WorkerProcess:
         return self._log.read_text(errors="replace")
 
     def wait_ready(self, timeout: float = DEADLINE) -> None:
-        """Wait until it consumes.
+        """Wait until the Celery worker consumes.
 
         Raises:
             AssertionError: it has ended, or not in time; the message has its log.
