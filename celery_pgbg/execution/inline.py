@@ -1,4 +1,4 @@
-"""Running statements in a session of somebody else's, inside the transaction that is open there: for tests."""
+"""Runs statements in a caller's session, inside its open transaction: for tests."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from celery_pgbg.watch import Watch
 
 
 class InlineRunner:
-    """Does to an order what a background worker would, with the same server function, and commits nothing.
+    """Runs an order like a background worker, with the same server function, and commits nothing.
 
     Any thread may call; orders run one after another.
 
     Args:
-        connection: whose transaction it is. One that is in none gets one, which ``close`` rolls back.
+        connection: the connection with the transaction. Outside a transaction it gets one, which ``close`` rolls back.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -39,14 +39,15 @@ class InlineRunner:
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Roll back the transaction, unless it was there before us."""
+        """Roll back the transaction, if we began it."""
         if self._was_idle and not self._session.closed:
             self._session.rollback()
 
     def run(self, order: Order, watch: Watch) -> Ending:
         """Run an atomic order, or its batches, in the calling thread; its effects stay in the transaction.
 
-        The same attempt gives its outcome again. Interruptions have no effect: the calling thread is busy.
+        An attempt that has ended returns its outcome again. Interruptions have no effect, because the calling thread
+        is busy.
 
         Raises:
             CannotRunInline: the order is not atomic.
@@ -97,12 +98,12 @@ class InlineRunner:
         return outcome
 
     def _run(self, name: str, parameters: dict[str, Any]) -> None:
-        """Call the server function; a database without our schema gets it first, within the transaction."""
+        """Call the server function; a database without our schema first gets the schema, within the transaction."""
         try:
             with self._session.transaction():
                 self._session.execute(queries.query(name), parameters)
         except (errors.UndefinedFunction, errors.InvalidSchemaName):
-            # Ours: the statement's own errors are outcomes.
+            # An error of our own code: the statement's own errors are outcomes.
             try:
                 with self._session.transaction():
                     schema.check_installed(self._session)

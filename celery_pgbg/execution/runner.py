@@ -1,4 +1,4 @@
-"""The runner: takes an order to its end. One in each process and database, shared by all threads."""
+"""The runner: takes an order to its end. There is one for each process and database, shared by all threads."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ class Runner:
     # --- its life ------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Connect, and make sure that statements can be launched.
+        """Connect, and check that statements can be launched.
 
         Raises:
-            ConfigurationError: something is missing in the server; the message names it.
+            ConfigurationError: the server lacks something; the message names it.
             SessionLost: the server cannot be reached now.
         """
         self.launchers[0].capabilities  # noqa: B018 - a property that connects
@@ -94,7 +94,7 @@ class Runner:
                     thread.join(_CLOSE_SECONDS)
 
     def describe(self) -> dict[str, Any]:
-        """What ``inspect stats`` shows of it: sessions, statements in flight, what became of the rest."""
+        """Describe the runner for ``inspect stats``: sessions, statements in flight, counts of ended ones."""
         info = self._address
         return {
             "database": f"{info.get('host', '')}:{info.get('port', 5432)}/{info.get('dbname', '')}",
@@ -135,8 +135,8 @@ class Runner:
     def run(self, order: Order, watch: Watch) -> Ending:
         """Run an order to its end, in the calling thread, which waits.
 
-        The same attempt that runs elsewhere already is waited for, one that has ended gives its
-        outcome again. Interrupting the watch cancels the statement (or leaves it, for ``DETACH``).
+        If the attempt already runs elsewhere, wait for it; if it has ended, return its outcome again. An interruption
+        of the watch cancels the statement (or leaves it, for ``DETACH``).
 
         Raises:
             BindingError: the query and its arguments do not fit.
@@ -155,7 +155,7 @@ class Runner:
     def stop(
         self, attempt: Attempt, reason: StopReason, message: str | None = None, may_run_again: bool = False
     ) -> Stop:
-        """Let an attempt end as cancelled that this process need not know, on a session of its own.
+        """End an attempt of any process as cancelled, on a session of its own.
 
         If it ``may_run_again``, a launch after the stop runs it.
 
@@ -170,7 +170,7 @@ class Runner:
             return stopped
 
     def _break_off(self, order: Order, watch: Watch) -> Ending | None:
-        """Leave nothing behind; where the attempt had just ended, its outcome stands and is returned."""
+        """Leave nothing behind; if the attempt has just ended, its outcome stands and is returned."""
         try:
             if self.stop(order.attempt, "broken off") != "finished":
                 return None

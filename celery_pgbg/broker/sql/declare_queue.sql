@@ -1,4 +1,4 @@
--- Make a queue unless it is there; with passive only look.
+-- Make a queue, unless it exists; with passive only look.
 SELECT id, messages, consumers
 FROM celery_pgbg.declare_queue(
     %(name)s::text, %(passive)s::boolean, %(auto_delete)s::boolean, %(max_priority)s::integer,

@@ -1,5 +1,5 @@
--- What may be wrong with the broker of this database: what this role may do, lost consumers and what they hold, and
--- whether the table of messages is vacuumed. A lock that nobody holds shows that its consumer is lost.
+-- The health of this database's broker: this role's rights, lost consumers and their messages, and the vacuuming of
+-- the table of messages. A consumer without its lock is lost.
 SELECT
     pg_catalog.has_table_privilege('celery_pgbg.message', 'SELECT')
         AND pg_catalog.has_table_privilege('celery_pgbg.message', 'UPDATE')

@@ -1,2 +1,2 @@
--- Let no declaration wait for ever for another's transaction.
+-- Limit how long a declaration waits for another transaction.
 SET lock_timeout = '10s'

@@ -1,4 +1,4 @@
--- Delete the messages of a queue that wait.
+-- Delete the waiting messages of a queue.
 WITH deleted AS (
     DELETE FROM celery_pgbg.message
     WHERE taken_by IS NULL

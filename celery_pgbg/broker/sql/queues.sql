@@ -1,4 +1,4 @@
--- Each queue: what waits, what is taken, the age of the oldest, bytes, consumers.
+-- Each queue: waiting messages, taken messages, age of the oldest, bytes, consumers.
 SELECT
     queue.name,
     count(message.id) FILTER (WHERE message.taken_by IS NULL) AS waiting,

@@ -1,4 +1,4 @@
--- What waits in some queues: how many messages, up to a limit, their bytes, and the age of the oldest of them.
+-- The waiting messages of some queues: their number, up to a limit, their bytes, and the age of the oldest.
 SELECT queue.name, waiting.messages AS waiting, waiting.oldest_seconds, waiting.bytes
 FROM celery_pgbg.queue
 CROSS JOIN LATERAL (

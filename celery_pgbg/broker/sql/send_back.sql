@@ -1,5 +1,4 @@
--- Send dead letters back to the queues they were taken from, as if never delivered; one id, or all. Those whose queue is
--- gone stay.
+-- Send dead letters back to their queues, as if never delivered; one id, or all. A message without its queue stays.
 WITH back AS (
     UPDATE celery_pgbg.message SET queue_id = queue.id, deliveries = 0, dead_from = NULL
     FROM celery_pgbg.queue

@@ -1,3 +1,3 @@
--- Have them no longer notify.
+-- Wake up: senders no longer notify.
 SELECT pg_advisory_unlock_shared(celery_pgbg.lock_key('sleeper', id::text))
 FROM unnest(%(queue_ids)s::integer[]) AS queues (id)

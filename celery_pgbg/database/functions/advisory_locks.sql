@@ -1,7 +1,7 @@
--- The advisory locks of this database that have one number as their key, as all of ours have: which
--- processes hold each, or wait for it.
+-- The advisory locks of this database with one number as their key, like all of ours: the processes that hold each
+-- lock, or wait for it.
 --
--- A plain query, so that it becomes part of the caller's.
+-- A plain query, so that it becomes part of the caller's query.
 CREATE OR REPLACE FUNCTION celery_pgbg.advisory_locks() RETURNS TABLE (pid integer, key bigint, granted boolean)
 LANGUAGE sql STABLE
 BEGIN ATOMIC

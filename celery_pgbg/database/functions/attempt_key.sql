@@ -1,6 +1,6 @@
 -- The advisory lock key of one attempt: of its deliveries (kind delivery), of its run in a background worker
 -- (attempt), or of the session that launched its statement to stand alone (standalone). Tasks of two roles may have
--- one id.
+-- the same id.
 CREATE OR REPLACE FUNCTION celery_pgbg.attempt_key(
     kind text, task_id text, attempt integer, owner regrole DEFAULT celery_pgbg.owner()
 ) RETURNS bigint

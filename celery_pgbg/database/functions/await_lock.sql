@@ -1,5 +1,5 @@
--- Take an advisory lock of an attempt until the end of this transaction, waiting for others of its owner as long as they
--- have it. Returns false where a stranger has it, which may last for ever.
+-- Take an advisory lock of an attempt until the end of this transaction. Waits while sessions of its owner hold it.
+-- Returns false if a foreign role holds it, because that may last for ever.
 CREATE OR REPLACE FUNCTION celery_pgbg.await_lock(key bigint, owner regrole) RETURNS boolean
 LANGUAGE plpgsql
 AS $$

@@ -1,4 +1,4 @@
--- The types of a row's columns as a client gets to see them: a domain as the type below it. In and out: a row of
+-- The types of a row's columns as a client sees them: a domain as the type below it. In and out: a row of
 -- NULLs in binary form, which is the number of columns, then each one's type and a length of -1, four bytes each.
 CREATE OR REPLACE FUNCTION celery_pgbg.base_types(column_types pg_catalog.bytea) RETURNS pg_catalog.bytea
 LANGUAGE plpgsql STABLE STRICT

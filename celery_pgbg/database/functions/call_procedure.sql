@@ -1,5 +1,5 @@
--- Call a procedure within a query, which gives its results as a row: in a function a CALL gives none. The caller names
--- the columns. With its rights and its search path only.
+-- Call a procedure within a query, with its results as a row: within a function a CALL returns no row. The caller
+-- names the columns. Only the caller's rights and search path are used.
 CREATE OR REPLACE FUNCTION celery_pgbg.call_procedure(call pg_catalog.text) RETURNS pg_catalog.record
 LANGUAGE plpgsql
 AS $$

@@ -1,4 +1,4 @@
--- A field of an error, clipped where it is long, which it says then.
+-- A field of an error; a long field is clipped, and says so.
 CREATE OR REPLACE FUNCTION celery_pgbg.clipped(field pg_catalog.text) RETURNS pg_catalog.text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE

@@ -1,10 +1,10 @@
 -- Acknowledge messages, and take others: one call for both.
 --
--- Runs on a consumer's session. Slots are what to take from, in this order: a queue, one of its priorities, and the
--- lowest id that may wait there, which keeps dead rows before it from being read again where an old snapshot keeps them
--- from being cleaned up. Slots of one group share a limit. Without acknowledgement a message is deleted as it is taken.
+-- Runs on a consumer's session. Slots are the places to take from, in this order: a queue, one of its priorities, and
+-- the lowest id that may wait there. Under an old snapshot, dead rows cannot be cleaned up; the lowest id avoids
+-- reading them again. Slots of one group share a limit. Without acknowledgement a message is deleted as it is taken.
 --
--- deliveries counts those before this one.
+-- deliveries counts the earlier ones.
 CREATE OR REPLACE FUNCTION celery_pgbg.consume(
     consumer_id bigint,
     acked bigint[],

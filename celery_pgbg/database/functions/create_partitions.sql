@@ -1,5 +1,5 @@
--- Create the partitions of a table for the step of time that runs, a day, week, month or year, and for so many that
--- follow, where there are none of their names. Returns the names of the new ones.
+-- Create the partitions of a table for the present day, week, month or year, and for so many following ones, unless
+-- partitions of these names exist. Returns the names of the new partitions.
 --
 -- The table is partitioned by range of one column of a date or time. Times without a zone of their own are those of
 -- the session's time zone.

@@ -1,4 +1,5 @@
--- The task whose statement runs this: for triggers that note who changed a row. All NULL where no task does.
+-- The task whose statement runs this function: for triggers that record the source of a change. All NULL without a
+-- task.
 --
 -- From the text that the background worker was launched with, which no statement can change; of a statement that
 -- stands alone, from the record of its background worker, which is there a moment after its start. The name is on

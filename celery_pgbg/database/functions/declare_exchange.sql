@@ -1,6 +1,6 @@
--- Make an exchange unless it is there; NULL where passive and there is none. Returns its type.
+-- Make an exchange, unless it exists. Returns its type; NULL with passive if it does not exist.
 --
--- For senders too, who may not change an exchange of others: so it runs with the rights of its owner.
+-- For senders too, which may not change existing exchanges: so it runs with the rights of its owner.
 CREATE OR REPLACE FUNCTION celery_pgbg.declare_exchange(name text, type text, passive boolean DEFAULT false)
 RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

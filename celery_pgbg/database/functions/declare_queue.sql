@@ -1,7 +1,7 @@
--- Make a queue unless it is there; what is there is left as it is, except that its time to live unused begins anew.
+-- Make a queue, unless it exists; an existing queue is not changed, except that its expiry time begins again.
 --
--- For senders too, who may not change a queue of others: so it runs with the rights of its owner.
--- Counts are exact where they are asked for with passive, which makes nothing: then the id is NULL where there is none.
+-- For senders too, which may not change existing queues: so it runs with the rights of its owner. With passive,
+-- nothing is made, counts are exact, and the id is NULL if the queue does not exist.
 CREATE OR REPLACE FUNCTION celery_pgbg.declare_queue(
     name text,
     passive boolean DEFAULT false,

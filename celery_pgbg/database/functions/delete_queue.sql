@@ -1,4 +1,4 @@
--- Delete a queue with its bindings and messages, also those that are taken. Returns how many messages waited.
+-- Delete a queue with its bindings and messages, also taken ones. Returns the number of waiting messages.
 CREATE OR REPLACE FUNCTION celery_pgbg.delete_queue(
     name text, if_unused boolean DEFAULT false, if_empty boolean DEFAULT false
 ) RETURNS bigint

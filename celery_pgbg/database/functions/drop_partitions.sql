@@ -1,5 +1,5 @@
--- Drop the partitions of a table whose whole range is older than the limit. Returns their names. The default
--- partition stays, and so does one whose range has no end, or ends in something that is no time.
+-- Drop the partitions of a table whose whole range is older than the limit. Returns their names. The default partition
+-- stays, and so does a partition whose range has no end, or an end that is not a time.
 CREATE OR REPLACE FUNCTION celery_pgbg.drop_partitions(parent regclass, keep interval) RETURNS SETOF text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,9 +1,9 @@
--- Take turns with other deliveries of the same attempt until the end of this transaction, and tell what an
--- earlier one left; without a turn where a stranger holds it back.
+-- Take turns with other deliveries of the same attempt until the end of this transaction, and return what an earlier
+-- delivery left. If a foreign role holds the lock, the turn is skipped.
 --
--- State: finished (an outcome), attached (a worker that runs it; its handle), settling (its worker has ended without an
--- outcome, and the session that launched it lives: it may know an error), worn out (it was launched as often as this
--- session says that it may be, and ended without an outcome each time), or NULL: launch it.
+-- State: finished (an outcome), attached (a background worker runs it; its handle), settling (its background worker
+-- has ended without an outcome, and the launching session lives: it may know an error), worn out (it was launched as
+-- often as this session allows, and ended without an outcome each time), or NULL: launch it.
 CREATE OR REPLACE FUNCTION celery_pgbg.earlier_delivery(
     task_id text,
     attempt integer,

@@ -1,8 +1,8 @@
--- Let others have what a consumer has taken: some messages, or all where ids is NULL. Returns how many.
+-- Give messages of a consumer back to all consumers: some messages, or all if ids is NULL. Returns their number.
 --
--- What was delivered max_deliveries times goes to the queue of dead letters instead, unless that is NULL.
--- What a background worker is deleting in this moment, with the outcome of its task, stays as it is.
--- Consumers remember below which id nothing waits, so they are notified in any case.
+-- Messages that were delivered max_deliveries times go to the queue of dead letters instead, unless that is NULL. A
+-- message that a background worker is just deleting, with the outcome of its task, is left alone. Consumers remember
+-- the lowest id that may wait, so they are always notified.
 CREATE OR REPLACE FUNCTION celery_pgbg.give_back(consumer_id bigint, ids bigint[], max_deliveries integer)
 RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

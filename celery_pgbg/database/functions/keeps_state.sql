@@ -1,5 +1,6 @@
--- Whether this session may keep what nobody can reset: connections of dblink, and what procedural languages keep in
--- memory, such as PL/Python's GD. From PostgreSQL 18 on it is known what is loaded; before, only what could be.
+-- Whether this session may keep state that cannot be reset: connections of dblink, and memory of procedural languages,
+-- such as PL/Python's GD. From PostgreSQL 18 on the loaded libraries are visible; before, only the installed
+-- extensions are.
 CREATE OR REPLACE FUNCTION celery_pgbg.keeps_state() RETURNS boolean
 LANGUAGE plpgsql
 AS $$

@@ -1,10 +1,11 @@
 -- Launch one attempt of a task in a background worker, unless it has ended or runs already.
 --
--- Runs on a launcher's session, as a transaction of its own. It is the gate: the worker waits for its end,
--- so it cannot end before its handle is known and on record, and ends at once where this rolls back.
+-- Runs on a launcher's session, as its own transaction. This transaction is the gate: the background worker waits for
+-- its end. So the background worker cannot end before its handle is recorded, and it ends at once if this transaction
+-- rolls back.
 --
--- State: finished (an outcome is there), attached (a worker of an earlier delivery runs; its PID),
--- launched (ours; the handle).
+-- State: finished (an outcome exists), attached (an earlier delivery's background worker runs; its PID), launched
+-- (ours; the handle).
 CREATE OR REPLACE FUNCTION celery_pgbg.launch(
     extension_schema text,
     launch_function text,

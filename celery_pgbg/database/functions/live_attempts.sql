@@ -1,16 +1,17 @@
--- Which attempts run now in this database, and where: the one answer that everything asks for.
+-- The attempts that run now in this database, and their processes: all other code asks this function.
 --
--- A background worker is known by what no statement can change. One in a transaction has the PID on record and holds
--- the attempt's advisory lock, a lock of its transaction, which nothing but the transaction's end gives back. One whose
--- statement stands alone has the PID on record and was there at a moment at which it was seen, which is on record as
--- well; the session that launched it holds a lock. A reusable one says in its row which order it has taken, before it
--- begins with it, and until it takes the next.
+-- A background worker is identified by facts that no statement can change. One in a transaction has the recorded PID
+-- and holds the attempt's advisory lock, a transaction-level lock, which only the end of the transaction releases. One
+-- whose statement stands alone has the recorded PID, and was seen running at a recorded moment; its launching session
+-- holds a lock. A reusable one writes its order into its row before it begins the order, and the row stays until it
+-- takes the next order.
 --
--- State: running; starting (its process is there, and has not begun the task); waiting (an order that nobody has taken);
--- attended (stands alone, and its launching session lives: its worker begins or has just ended); unknown (a process of
--- that PID is there, and this role may not see which); launched (in the last seconds; its process may not show itself yet).
+-- State: running; starting (its process exists but has not begun the task); waiting (an order that no background
+-- worker has taken); attended (a statement that stands alone; its launching session lives, and its background worker
+-- begins or has just ended); unknown (a process with that PID exists, but this role may not see which); launched (in
+-- the last seconds; its process may not be visible yet).
 --
--- A plain query, so that what its caller asks for comes first.
+-- A plain query, so that the caller's conditions are applied first.
 CREATE OR REPLACE FUNCTION celery_pgbg.live_attempts()
 RETURNS TABLE (task_id text, attempt integer, owner regrole, atomic boolean, pid integer, state text)
 LANGUAGE sql STABLE

@@ -1,5 +1,5 @@
--- What has become of orders that were placed; on a launcher's session. Puts on record which background worker runs those
--- that were taken, and that those are stopped whose processes are gone.
+-- The state of placed orders; on a launcher's session. Records which background worker runs each taken order, and
+-- marks background workers whose processes are gone as stopped.
 --
 -- State: waiting, taken (with the handle of the background worker), gone (likewise, and its process is gone), absent (no
 -- order, and nobody has taken it), finished (there is an outcome). And of the background workers that may take it: how many

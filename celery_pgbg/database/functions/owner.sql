@@ -1,4 +1,4 @@
--- The role whose rows this session reads and writes: its current role, or the one that it shares with.
+-- The role whose rows this session reads and writes: its current role, or the role that it shares with.
 CREATE OR REPLACE FUNCTION celery_pgbg.owner() RETURNS regrole
 LANGUAGE plpgsql STABLE
 AS $$

@@ -1,5 +1,5 @@
--- How far the slowest standby is behind with what it shows to readers, in seconds; 0 where there is none. As the
--- owner, since others may not see it. A standby that answers no more is behind by its silence.
+-- The replay lag of the slowest standby, in seconds; 0 without a standby. Runs with the owner's rights, because others
+-- may not see the lag. The silence of a standby counts as its lag.
 CREATE OR REPLACE FUNCTION celery_pgbg.replication_lag() RETURNS double precision
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,10 +1,10 @@
--- Report the progress of the task that runs this, percent 0 - 100 and up to 63 bytes of message. Does nothing
--- outside a background worker, so that a function that calls it can be tried by hand. As the owner, since the
--- task's role may not.
+-- Report the progress of the running task, percent 0 - 100 and up to 63 bytes of message. Does nothing outside a
+-- background worker, so a function that calls it can be tried by hand. Runs with the owner's rights, because the
+-- task's role lacks them.
 --
--- Nothing that a transaction writes is seen before it commits. An advisory lock of the session is, at once and by every
--- session; its key is the percent. So it is there on every version of pg_background, in a reused background worker,
--- where the statement stands alone, and when the launching session is gone. The message goes through
+-- Rows that a transaction writes are invisible before its commit. But a session-level advisory lock is visible at once
+-- to every session; its key is the percent. So progress works on every version of pg_background, in a reused
+-- background worker, for a statement that stands alone, and without the launching session. The message goes through
 -- pg_background, from 1.8 on, under whatever name that has for it, to the launching session only.
 --
 -- Only what belongs to the extension is called: others may be allowed to create functions in its schema. With these

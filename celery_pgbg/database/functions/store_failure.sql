@@ -1,5 +1,5 @@
--- Store the error that ended a statement as its outcome: long fields clipped, the context as a client would see it that had
--- sent the statement. Errors of run_v1 itself, which have our table's name, get their words here.
+-- Store the error that ended a statement as its outcome: long fields are clipped, and the context is as if a client
+-- had sent the statement. Errors of run_v1 itself, which have our table's name, get their text here.
 CREATE OR REPLACE FUNCTION celery_pgbg.store_failure(
     task_id pg_catalog.text,
     attempt integer,

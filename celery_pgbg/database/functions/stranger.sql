@@ -1,6 +1,6 @@
--- The session that holds an advisory lock of ours and has no business with it: its role is neither a superuser nor a
--- member nor the caller; nor, where an owner is given, one that acts for another owner. NULL where there is none. Keys
--- are no secret, and every role that may connect can hold any.
+-- The session of a foreign role that holds one of our advisory locks: the role is neither a superuser nor a member nor
+-- the caller; with an owner given, it does not act for that owner. NULL without such a session. Keys are not secret:
+-- every role that may connect can hold any lock.
 CREATE OR REPLACE FUNCTION celery_pgbg.stranger(key bigint, owner regrole DEFAULT NULL) RETURNS integer
 LANGUAGE sql STABLE
 BEGIN ATOMIC

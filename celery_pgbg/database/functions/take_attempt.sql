@@ -1,5 +1,5 @@
--- Take the lock that shows every session which process runs an attempt. Fails where a stranger does not give it back: a
--- background worker without that lock could not be found again or stopped.
+-- Take the lock that shows every session which process runs an attempt. Fails if a foreign role keeps the lock: a
+-- background worker without the lock could not be found or stopped.
 CREATE OR REPLACE FUNCTION celery_pgbg.take_attempt(attempt_key bigint, owner regrole) RETURNS void
 LANGUAGE plpgsql
 AS $$

@@ -1,4 +1,5 @@
--- What each consumer does every few seconds: gives others what lost consumers had taken, and ends what has expired.
+-- The periodic work of each consumer: give back the messages of lost consumers, and remove expired messages and
+-- queues.
 --
 -- Returns whether the calling consumer is still on record: a lease that was over may have been given up by another.
 -- A consumer's lock that can be had shows that its session has ended.

@@ -1,5 +1,5 @@
--- Do the next batch of a walk, if there is one and nothing forbids it now. Returns whether the walk is over or no
--- longer ours, and after how many seconds to look again.
+-- Do the next batch of a walk, if there is one and nothing prevents it now. Returns whether the walk is over or no
+-- longer ours, and the seconds until the next look.
 --
 -- With the caller's search path and as the task's role, where it runs what the task says. Its own work is done as
 -- the role that launched.

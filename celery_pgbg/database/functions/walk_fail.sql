@@ -1,5 +1,5 @@
--- Settle what follows an error, in a new transaction: another try of the batch, of half its size, after so many
--- seconds, for what passes by itself; else NULL, and the error is the outcome.
+-- Decide what follows an error, in a new transaction. After a temporary error: another try with half the batch, after
+-- so many seconds. Else NULL, and the error is the outcome.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_fail(
     task_id text, attempt integer, walk jsonb, turn integer, failure jsonb, tries integer
 ) RETURNS double precision

@@ -1,4 +1,4 @@
--- What a background worker is to do next on its walk, whose row it locks until the end of its transaction.
+-- The next step of a background worker on its walk; the walk's row is locked until the end of the transaction.
 --
 -- ``is_left``: nothing, ever: the attempt was cancelled, or another task has taken the walk. ``is_over``: all is
 -- done. ``waits_for``: why it must not go on now. Else the query for the edge of the next batch, and after which

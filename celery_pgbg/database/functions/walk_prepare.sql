@@ -1,4 +1,4 @@
--- Put on record where a walk begins and ends, once.
+-- Record, once, where a walk begins and ends.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_prepare(
     walk jsonb, key jsonb, range_begin text[], first_key text[], range_end text[]
 ) RETURNS void

@@ -1,5 +1,5 @@
--- How far a key lies between two others, 0 - 1, for types that can be measured; else NULL. Of type names as
--- ``regtype`` prints them.
+-- The position of a key between two others, 0 - 1, for types with a distance; else NULL. Type names are as ``regtype``
+-- prints them.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_share(type_name text, first_key text, last_key text, key_value text)
 RETURNS double precision
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

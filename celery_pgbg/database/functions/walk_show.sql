@@ -1,4 +1,5 @@
--- Show in the execution how far a walk is, and what it waits for. Since it gets on, its launches begin to count anew.
+-- Show in the execution the progress of a walk, and what it waits for. Because it progresses, the count of its
+-- launches is reset.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_show(task_id text, attempt integer, walk jsonb, waits_for text)
 RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- Take a walk for one attempt of a task: begin it, or go on with what an earlier one left. From the commit on
+-- Take a walk for one attempt of a task: begin it, or continue the walk of an earlier attempt. From the commit on
 -- no other background worker does a batch of it. Returns the turn to do batches with.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_take(
     task_id text, attempt integer, walk jsonb, OUT turn integer, OUT is_prepared boolean

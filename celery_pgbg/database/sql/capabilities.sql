@@ -1,5 +1,5 @@
--- What the installed pg_background can do: its own functions, by pg_depend, with their arguments and results. Others
--- of the same names in its schema are not its own.
+-- The installed pg_background's own functions, by pg_depend, with their arguments and results. Other functions of the
+-- same names in its schema are not its own.
 SELECT
     namespace.nspname AS schema,
     extension.extversion AS version,

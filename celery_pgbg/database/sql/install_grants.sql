@@ -1,5 +1,5 @@
--- Give the members what they need, all that is there now, and others nothing but the report of progress, the current
--- task and the call of a procedure with the caller's own rights, which the role of a task may use. The extension's
+-- Grant the members everything in the schema now. Grant all others only the report of progress, the current task, and
+-- the call of a procedure with the caller's own rights, because the role of a task may use them. The extension's
 -- schema is often one that not everybody may use.
 REVOKE ALL ON ALL ROUTINES IN SCHEMA celery_pgbg FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION celery_pgbg.report_progress, celery_pgbg.current_task, celery_pgbg.call_procedure TO PUBLIC;

@@ -1,4 +1,4 @@
--- Apply one migration where it is not on record; the whole installation is one transaction.
+-- Apply one migration, unless it is recorded; the whole installation is one transaction.
 DO $migration$
 BEGIN
     IF NOT EXISTS (SELECT FROM celery_pgbg.migration WHERE version = {version}) THEN

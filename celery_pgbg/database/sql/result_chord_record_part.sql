@@ -1,5 +1,5 @@
--- Record that a member of a chord has ended and decide whether the caller sends the callback. A
--- transaction of its own, on any session; waits for the chord's other members that end just now.
+-- Record the end of a chord's member, and decide whether the caller sends the callback. Its own transaction, on any
+-- session; waits for other members of the chord that are just ending.
 SELECT state
 FROM celery_pgbg.result_chord_part(
     group_id => %(group_id)s::text, task_id => %(task_id)s::text, group_index => %(group_index)s::integer,

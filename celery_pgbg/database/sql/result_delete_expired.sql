@@ -1,6 +1,6 @@
--- Delete what the result backend stored before the limits, unless another session is at it. NULL
--- for a limit keeps what it concerns. What hides a forgotten outcome stays as long as the outcome. An outcome
--- that was too old before, and kept only as the value of a result, goes with that. One transaction, on any session.
+-- Delete rows of the result backend older than the limits, unless another session does so. NULL as a limit keeps those
+-- rows. A row that hides a forgotten outcome stays as long as the outcome. An expired outcome that was kept only as
+-- the value of a result is deleted together with the result. One transaction, on any session.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(celery_pgbg.lock_key('delete expired results', ''))
         OR celery_pgbg.stranger(celery_pgbg.lock_key('delete expired results', '')) IS NOT NULL AS ours

@@ -1,5 +1,5 @@
--- Forget a task's result. An outcome stays, since it is what keeps a redelivery from running the
--- statement again; a row marked as forgotten then hides it. One transaction, on any session.
+-- Forget a task's result. An outcome stays, because it prevents a redelivery from running the statement again; a row
+-- marked as forgotten then hides it. One transaction, on any session.
 WITH latest AS MATERIALIZED (
     SELECT outcome.attempt
     FROM celery_pgbg.outcome AS outcome

@@ -1,4 +1,4 @@
--- Whether a statement of this task runs now, launched by whomever, and has left no outcome yet. On any session.
+-- Whether a statement of this task runs now, launched by any session, and has left no outcome yet. On any session.
 SELECT EXISTS (
     SELECT FROM celery_pgbg.live_attempts() AS live
     WHERE live.owner = (SELECT celery_pgbg.owner()) AND live.task_id = %(task_id)s::text

@@ -1,5 +1,4 @@
--- Keep this session, which waits by its nature, from being ended for that. Returns the limit that it had; no row
--- where it had none.
+-- Protect this session, which mostly waits, from idle_session_timeout. Returns its limit; no row without a limit.
 SELECT
     pg_catalog.current_setting('idle_session_timeout') AS was,
     pg_catalog.set_config('idle_session_timeout', '0', false)

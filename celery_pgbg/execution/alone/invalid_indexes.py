@@ -12,7 +12,7 @@ from celery_pgbg.database.libpg_query import CannotParse, LibraryMissing
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.execution import queries
 
-#: Where other statements begin, there is nothing to be found.
+#: Statements that begin with other words need no check.
 _WORDS = re.compile(r"\s*(CREATE|REINDEX)\b", re.IGNORECASE)
 
 
@@ -22,7 +22,7 @@ class IndexBuild:
 
     Attributes:
         relation: the table, or for REINDEX INDEX the index, quoted where need be.
-        left: what an index that it leaves is called; None where the server chooses the name.
+        left: the name of an index that it leaves; None if the server chooses the name.
     """
 
     relation: str
@@ -30,7 +30,7 @@ class IndexBuild:
 
 
 def find_build(statement: str) -> IndexBuild | None:
-    """Find the index that a statement builds concurrently, and its table, if it does."""
+    """Find the index that a statement builds concurrently, if any, and its table."""
     if not _WORDS.match(statement):
         return None
     try:
@@ -53,13 +53,15 @@ def find_build(statement: str) -> IndexBuild | None:
 
 
 def invalid_indexes(session: Session, build: IndexBuild) -> dict[int, str]:
-    """List the invalid indexes of the table, by OID, that may be what such a statement has left: quoted names."""
+    """List the invalid indexes of the table that such a statement may have left: their quoted names by OID."""
     rows = session.execute(queries.query("invalid_indexes"), {"relation": build.relation})
     return {oid: quoted for oid, quoted, name in rows if build.left is None or build.left.match(name)}
 
 
 def drop_invalid_indexes(session: Session, build: IndexBuild) -> list[str]:
-    """Drop what earlier runs of a statement have left, if its name is known. The table is locked for a moment.
+    """Drop the index that earlier runs of a statement have left, if its name is known.
+
+    The table is locked for a moment.
 
     Raises:
         psycopg.Error: such as LockNotAvailable.

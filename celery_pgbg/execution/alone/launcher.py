@@ -1,4 +1,4 @@
-"""The session that launches one statement to stand alone: what is known of it before, and what it leaves behind."""
+"""The session that launches one statement with ``atomic=False``: its columns before, its invalid index after."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from celery_pgbg.orders import Order
 
 logger = logging.getLogger(__name__)
 
-#: How long looking at the statement's columns may wait for a lock. Without them it is launched all the same.
+#: How long the look at the statement's columns may wait for a lock. Without the columns it is launched anyway.
 _DESCRIBE_SETTINGS = {"lock_timeout": "1s"}
 
-#: Dropping an invalid index waits for every transaction that uses its table, and new ones wait behind it.
+#: The drop of an invalid index waits for every transaction that uses its table, and new transactions wait behind it.
 _DROP_SETTINGS = {"lock_timeout": "5s"}
 
-#: The type of what a function returns that returns nothing.
+#: The type of a function without a result.
 _VOID = "void"
 
 
 class StandaloneLauncher(StandaloneResults):
-    """A launcher for one statement that stands alone."""
+    """A launcher for one statement with ``atomic=False``."""
 
-    #: Without a gate, the launch of a statement that has ended at once is given the PID of an earlier one, whose
-    #: handle then ends. There must be another that stays.
+    #: Without a gate, a statement that ends at once may get the PID of a kept handle, which then ends. Another kept
+    #: handle must stay.
     _kept_handles = 2
 
     def __init__(self, open_session: Callable[[], Session], order: Order) -> None:
@@ -46,13 +46,13 @@ class StandaloneLauncher(StandaloneResults):
         self._is_described = False
         self._build: IndexBuild | None = None
         self._invalid_before: set[int] = set()
-        #: Quoted names of what was dropped after the statement's end.
+        #: Quoted names of the indexes that were dropped after the statement's end.
         self.dropped: list[str] = []
 
     def launch_now(self) -> Handle | None:
-        """Launch at top level; None where the server has no free slot.
+        """Launch at top level; None if the server has no free slot.
 
-        From here on the session acts as the task's role, which the handle belongs to.
+        From here on the session acts as the task's role, because the handle belongs to that role.
 
         Raises:
             ConfigurationError: that role may not launch.
@@ -84,7 +84,7 @@ class StandaloneLauncher(StandaloneResults):
             return handle
 
     def _prepare_build(self, session: Session, statement: str) -> None:
-        """Where the statement builds an index, know which invalid ones are there; drop what it left, if the task wants.
+        """If the statement builds an index, list the invalid indexes, and drop its leftover if the task wants that.
 
         Raises:
             psycopg.Error: such an index cannot be dropped.
@@ -109,7 +109,7 @@ class StandaloneLauncher(StandaloneResults):
             return [name for oid, name in found.items() if oid not in self._invalid_before]
 
     def drop_left(self, names: list[str]) -> bool:
-        """Drop the invalid indexes that the statement has left, if the task wants, and they can be locked soon."""
+        """Drop the invalid indexes that the statement has left, if the task wants that and they can be locked soon."""
         if not self._order.retry_invalid:
             return False
         try:
@@ -135,11 +135,11 @@ class StandaloneLauncher(StandaloneResults):
         return Handle(row[0], row[1])
 
     def _check_rows(self, session: Session, statement: str) -> None:
-        """Where rows are wanted, make sure that they can be read, before anything runs.
+        """If rows are wanted, check that they can be read, before anything runs.
 
         Raises:
-            psycopg.Error: the server does not name the columns, there are none, or they have a type whose values no
-                other session can read, such as record.
+            psycopg.Error: the server does not name the columns, there are none, or a type such as record is unreadable
+                for other sessions.
         """
         if not self._wants_rows:
             return
@@ -156,7 +156,7 @@ class StandaloneLauncher(StandaloneResults):
         """Learn the types of the statement's columns without running it.
 
         Returns:
-            None where the server refuses it, for a reason that its launch will report, or its tables are locked.
+            None if the server refuses, for a reason that the launch will report, or if its tables are locked.
         """
         try:
             return self._ask_for_columns(session, statement)
@@ -180,7 +180,7 @@ class StandaloneLauncher(StandaloneResults):
             return Columns(names, [name for (name,) in rows], oids)
 
     def _readable(self, session: Session, statement: str) -> str:
-        """Make a query with a column of type void, which cannot be read, into one whose end, or rows, will be known.
+        """Rewrite a query with an unreadable column of type void, so that its end or rows can be known.
 
         Up to pg_background 1.8 only a result that was read to its end proves success.
         """
@@ -206,10 +206,10 @@ class StandaloneLauncher(StandaloneResults):
 
 
 def _results(session: Session) -> list[pq.abc.PGresult]:
-    """Wait for the answer to what was sent by the session's own connection.
+    """Wait for the answer to a request sent on the session's own connection.
 
     Raises:
-        psycopg.Error: what the server says.
+        psycopg.Error: the server's error.
     """
     results: list[pq.abc.PGresult] = session.wait(generators.execute(session.pgconn))
     for result in results:

@@ -1,4 +1,4 @@
-"""The record of a statement that stands alone, kept on the session that launches it."""
+"""The record of a statement with ``atomic=False``, written by its launching session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Raised, Returned
 from celery_pgbg.watch import Watch
 
-#: What ends statements, transactions and sessions; a launching session is ended by them where the machine is slow.
+#: The time limits of statements, transactions and sessions; on a slow machine they would end a launching session.
 _LIMITS = {
     "statement_timeout",
     "transaction_timeout",
@@ -31,7 +31,7 @@ _LIMITS = {
 
 
 class StandaloneRecords(HandleSession):
-    """A session for one statement, which it looks after on record: not as the task's role."""
+    """A session for one statement; it keeps the statement's record, not as the task's role."""
 
     def __init__(self, open_session: Callable[[], Session], order: Order) -> None:
         super().__init__(open_session)
@@ -39,7 +39,7 @@ class StandaloneRecords(HandleSession):
         self._attempt = as_parameters(order.attempt)
 
     def record(self) -> tuple[str, int | None]:
-        """Put the attempt on record before its launch.
+        """Write the attempt's record before its launch.
 
         Returns:
             ``recorded``, or what an earlier delivery left: ``finished``, ``attached`` with the PID of
@@ -64,7 +64,7 @@ class StandaloneRecords(HandleSession):
             session.execute(queries.query("delete_execution"), self._attempt)
 
     def put_on_record(self, handle: Handle) -> None:
-        """Add the handle to the record, and that its worker was seen, by which every session knows it."""
+        """Add to the record the handle, and that its background worker was seen: so every session can identify it."""
         parameters = {"pid": handle.pid, "cookie": handle.cookie}
         with self._exclusive() as session:
             query = queries.query("seen_running").format(**self._names("list"))
@@ -72,7 +72,7 @@ class StandaloneRecords(HandleSession):
         self._as_ourselves("update_handle", {**self._attempt, **parameters, "seen_at": seen and seen[0]})
 
     def disown(self) -> None:
-        """Our launching session is lost, and may not know it yet: it does not look after the worker any more."""
+        """Note that our launching session is lost, and no longer tends the background worker."""
         self._as_ourselves("disown", self._attempt)
 
     def store(self, ending: Returned | Raised) -> None:
@@ -85,22 +85,22 @@ class StandaloneRecords(HandleSession):
         return row[0] if row else None
 
     def terminate_live_worker(self) -> bool:
-        """Stop the worker that another session launched, if the server shows that it is this attempt's."""
+        """Stop the background worker that another session launched, if the server shows that it runs this attempt."""
         row = self._as_ourselves("terminate_execution", {**self._attempt, "although_finished": False})
         return bool(row and row[0])
 
     def stop_live_worker(self) -> None:
-        """Stop the worker that another session launched, after it was stored for all deliveries why."""
+        """Stop the background worker that another session launched, after storing the reason for all deliveries."""
         with self._ourselves() as session:
             stop_attempt(session, self._order.attempt, "revoked")
 
     def settle_revoke(self) -> None:
-        """Leave the revoke as the outcome of an attempt that we have stopped, for other deliveries."""
+        """Store the revoke as the outcome of an attempt that we have stopped, for other deliveries."""
         with self._ourselves() as session:
             store_cancel(session, self._order.attempt, "revoked")
 
     def look_at_progress(self, watch: Watch, handle: Handle | None) -> None:
-        """Let a watch know how far the statement has come, and put that on record. The handle is ours, or None."""
+        """Report the statement's progress to a watch, and record it. The handle is ours, or None."""
         attempt = self._order.attempt
         reported = self.progress([handle]).get(handle) if handle else None
         with self._ourselves() as session:
@@ -112,7 +112,10 @@ class StandaloneRecords(HandleSession):
                 publish_progress(session, {attempt: progress})
 
     def was_terminated(self, attempt: Attempt, handle: Handle | None = None) -> bool:
-        """As any session asks it; what stands alone is launched once, and its handle may not be on record yet."""
+        """Read the progress as any session does.
+
+        The statement is launched once, and its handle may not be recorded yet.
+        """
         parameters = {**as_parameters(attempt), "pid": handle and handle.pid, "cookie": handle and handle.cookie}
         row = self._as_ourselves("was_terminated", parameters)
         return bool(row and row[0])
@@ -141,7 +144,7 @@ class StandaloneRecords(HandleSession):
                 take_role(session, role)
 
     def _set_locally(self, session: Session, more: Mapping[str, str]) -> None:
-        """Look at names as the statement will; its limits are not ours."""
+        """Resolve names as the statement will; its time limits do not hold for us."""
         settings = {name: value for name, value in self._order.settings.items() if name.lower() not in _LIMITS}
         settings |= {"application_name": self._order.application_name, **more}
         session.execute(queries.query("set_locally"), {"settings": json.dumps(settings)})

@@ -1,4 +1,4 @@
-"""How a statement that stood alone has ended, read by the session that launched it."""
+"""The end of a statement with ``atomic=False``, read by its launching session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from celery_pgbg.outcomes import Lost, Raised, Returned
 
 UNKNOWN = "it ran outside a transaction and may have partly completed"
 
-#: How rows are printed, for any session to read.
+#: The format of rows, readable for every session.
 _STYLES = {"datestyle": "ISO", "intervalstyle": "postgres"}
 
 #: Command tags that end in a number of rows.
@@ -31,13 +31,13 @@ _COUNTING = {"SELECT": "SELECT {}", "INSERT": "INSERT 0 {}", "UPDATE": "UPDATE {
     "FETCH": "FETCH {}",
 }
 
-#: First words of queries whose tag is another.
+#: First words of queries with another command tag.
 _TAGS_OF_QUERIES = {"WITH": "SELECT", "VALUES": "SELECT", "TABLE": "SELECT"}
 
 
 @dataclass(frozen=True)
 class _Info:
-    """What pg_background knows of a statement's end, from 1.9 on."""
+    """pg_background's report on a statement's end, from 1.9 on."""
 
     command_tag: str | None
     row_count: int
@@ -49,7 +49,7 @@ class StandaloneResults(StandaloneRecords):
 
     def __init__(self, open_session: Callable[[], Session], order: Order) -> None:
         super().__init__(open_session, order)
-        #: The statement's columns; none where it returns no rows, None where they are not known.
+        #: The statement's columns; empty if it returns no rows, None if unknown.
         self._columns: Columns | None = None
         self._statement = ""
         self.notices: list[tuple[str, str]] = []
@@ -59,12 +59,12 @@ class StandaloneResults(StandaloneRecords):
         return self._order.returns in ("rows", "row", "value")
 
     def result_of(self, handle: Handle) -> Returned | Raised | Lost:
-        """Read the result or the error of a stopped worker, which ends its handle.
+        """Read the result or the error of a stopped background worker, which ends its handle.
 
         It has succeeded only if its result can be read to the end, or pg_background says so.
 
         Returns:
-            Where it has succeeded, with a ``StandaloneResult``.
+            After a success, the end has a ``StandaloneResult``.
         """
         info, error = self._info(handle), None
         if self.capabilities.function("error_info"):
@@ -91,12 +91,12 @@ class StandaloneResults(StandaloneRecords):
             return _Info(*row) if row else None
 
     def _returned(self, info: _Info | None, rows: int, said: str | list[str] | None) -> Returned | Raised:
-        """What is stored of a statement that has succeeded.
+        """Make the stored form of a success.
 
         Args:
-            info: what pg_background knows of it.
-            rows: how many it returned.
-            said: its command tag where it has no columns, its rows where they are wanted.
+            info: pg_background's report.
+            rows: the number of rows.
+            said: the command tag if it has no columns, the rows if they are wanted.
         """
         tag = self._tag_of(info, rows, said if isinstance(said, str) else None)
         if isinstance(said, list):
@@ -118,7 +118,7 @@ class StandaloneResults(StandaloneRecords):
         return queries.query("consume_rows" if self._wants_rows else "consume_result").format(**names)
 
     def _consume(self, handle: Handle) -> tuple[int, str | list[str] | None]:
-        """Read the result; returns how many rows, and them where wanted, or the tag where there are no columns."""
+        """Read the result; returns the number of rows, and the rows if wanted, or the tag if there are no columns."""
         with self._exclusive() as session:
             self._make_safe(session, self.capabilities)
             with self._taking_notices(session):
@@ -128,7 +128,7 @@ class StandaloneResults(StandaloneRecords):
 
     @contextmanager
     def _taking_notices(self, session: Session) -> Iterator[None]:
-        """Take the messages of the statement, those that the queue held, where the task asks for them; INFO always."""
+        """Take the statement's messages from the queue, if the task asks for them; INFO always."""
         session.add_notice_handler(self._take_notice)
         try:
             with session.transaction():

@@ -1,4 +1,4 @@
-"""Rows of a statement that stands alone: what is known of its columns before it runs, and what is stored of them."""
+"""Rows of a statement with ``atomic=False``: its columns before it runs, and the stored form of its rows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Columns:
     """The columns of a statement, as the server describes them without running it.
 
     Attributes:
-        names: as a client sees them; two may be equal.
-        types: names of their types, as the launching session can write them.
+        names: as a client sees them; two names may be equal.
+        types: names of their types, as the launching session writes them.
         oids: of these types.
     """
 
@@ -31,7 +31,7 @@ class Columns:
 
 
 def no_rows(returns: Returns) -> ErrorReport:
-    """The error of a statement that returns no rows, whose task wants some; as ``run_v1`` has it."""
+    """The error of a statement without rows if its task wants rows; the same as in ``run_v1``."""
     return ErrorReport("42601", f'the task has returns="{returns}", but its statement returns no rows')
 
 
@@ -45,7 +45,7 @@ def unreadable(type_name: str) -> ErrorReport:
 
 
 def counted(tag: str, rows: int | None) -> StandaloneResult:
-    """The number of rows that a statement returned, or changed, by its command tag; 0 where that has none."""
+    """The number of returned or changed rows in a command tag; 0 if it has none."""
     if rows is None:
         found = _COUNT_IN_TAG.search(tag)
         rows = int(found[1]) if found else 0
@@ -55,7 +55,7 @@ def counted(tag: str, rows: int | None) -> StandaloneResult:
 def with_rows(
     returns: Returns, tag: str, columns: Columns, texts: list[str], max_result_bytes: int
 ) -> Returned | Raised:
-    """Make a result of rows as PostgreSQL printed them, or the error that they are too large, which undoes nothing."""
+    """Make a result of printed rows, or the error that they are too large; the statement is not undone."""
     kept = texts if returns == "rows" else texts[:1]
     if sum(len(text.encode()) for text in kept) > max_result_bytes:
         return Raised(_too_large(max_result_bytes))

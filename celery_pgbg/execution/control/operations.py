@@ -1,4 +1,4 @@
-"""What operating needs to ask of a database, on a session of its own."""
+"""Queries of the commands, each on a session of its own."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ class Slots:
 #: How many ended executions are listed by default.
 LIMIT = 50
 
-#: More than any table has.
+#: More rows than any table has.
 _ALL = 2**62
 
 
 def executions(
     session: Session, ended_seconds: float, ended_limit: int | None = LIMIT, before: datetime | None = None
 ) -> list[dict[str, Any]]:
-    """List what runs, the oldest first, and then what ended within the last seconds, the latest first.
+    """List running executions, the oldest first, then those that ended within the last seconds, the latest first.
 
-    ``statement`` is what the server shows of it: its beginning, and nothing to a role that may not see it.
-    ``seconds`` is None of what is gone: nothing says when it ended.
+    ``statement`` is the server's view of it: its beginning, or nothing for a role without the right to see it.
+    ``seconds`` is None for executions that are gone, because the time of their end is unknown.
 
     Args:
         session: any.
-        ended_seconds: how long ago it may have ended.
-        ended_limit: how many that ended; None for all. One more, where there are more.
-        before: only what ended before that moment, and what runs.
+        ended_seconds: how long ago an execution may have ended.
+        ended_limit: how many ended executions; None for all. One more is returned if there are more.
+        before: only executions that ended before that moment, and running ones.
     """
     limit = _ALL if ended_limit is None else ended_limit + 1
     parameters = {"ended_ms": round(ended_seconds * 1000), "ended_limit": limit, "before": before}
@@ -65,13 +65,13 @@ def failures(session: Session, seconds: float, limit: int | None, task_name: str
 
 
 def attempts_of(session: Session, task_id: str) -> list[dict[str, Any]]:
-    """Show all that is known of each attempt of a task."""
+    """Show everything about each attempt of a task."""
     rows = _rows(session, "operate_show", {"task_id": task_id})
     return [_with_statement(row) for row in rows]
 
 
 def tasks_that_begin(session: Session, beginning: str) -> list[str]:
-    """Find the task with this id, else up to three whose ids begin with it."""
+    """Find the task with this id, else up to three tasks whose ids begin with it."""
     return [row["task_id"] for row in _rows(session, "operate_find", {"beginning": beginning})]
 
 
@@ -87,18 +87,18 @@ def task_statistics(session: Session, seconds: float) -> list[dict[str, Any]]:
 
 
 def slots(session: Session) -> Slots:
-    """Count the background workers of pg_background that run now, those of others, and all slots."""
+    """Count the running background workers of pg_background, other background workers, and all slots."""
     return Slots(**_rows(session, "operate_slots", {})[0])
 
 
 def cancel_by_hand(session: Session, task_id: str) -> list[bool]:
-    """Stop the background worker of a task, if it is really that one, and let the attempt fail for good.
+    """Stop the background worker of a task, after a check of its identity, and let the attempt fail for good.
 
     Its effects are rolled back; ``QueryCanceled`` becomes its outcome, so that no redelivery runs it again.
-    An attempt that finishes at the same moment has finished. A statement that stands alone is only stopped.
+    An attempt that finishes at the same moment has finished. A statement with ``atomic=False`` is only stopped.
 
     Returns:
-        For each that was stopped, whether it was atomic.
+        For each stopped statement, whether it was atomic.
     """
     live = _rows(session, "operate_live", {"task_id": task_id})
     return [row["atomic"] for row in live if _stop(session, task_id, **row)]

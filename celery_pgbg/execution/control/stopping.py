@@ -1,4 +1,4 @@
-"""Stopping an attempt from outside: from a process that does not wait for it, or whose wait was broken off."""
+"""Stops an attempt from outside: from a process that does not wait for it, or whose wait was interrupted."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from celery_pgbg.outcomes import StopReason
 
 logger = logging.getLogger(__name__)
 
-#: ``finished``: it had an outcome already, which stands; ``stopped``: its background worker is signalled;
-#: ``absent``: it has no background worker, and will not get one.
+#: ``finished``: it already had an outcome, which stands; ``stopped``: its background worker is signalled; ``absent``:
+#: it has no background worker, and will not get one.
 Stop: TypeAlias = Literal["finished", "stopped", "absent"]
 
-#: The message of an outcome that we stored to stop an attempt, by the reason, which is stored beside it.
+#: The message of an outcome that we stored to stop an attempt, by its reason; the reason is stored too.
 _MESSAGES: dict[StopReason, str] = {
     "revoked": "revoked",
     "broken off": "its wait was broken off",
@@ -32,19 +32,19 @@ _MESSAGES: dict[StopReason, str] = {
     "by hand": "cancelled by hand: pgbg cancel --force",
 }
 
-#: Pause between looks for a background worker that is starting, in seconds.
+#: Pause between checks for a starting background worker, in seconds.
 _PAUSE = 0.02
 
 
-#: How long a stop may take before somebody looks whether the statement keeps our tables locked, in seconds.
+#: How long a stop may take before a thread checks whether the statement keeps our tables locked, in seconds.
 _PATIENCE = 2.0
 
 
 @contextmanager
 def despite_locks(open_session: Callable[[], Session], task_id: str, numbers: Iterable[int]) -> Iterator[None]:
-    """Stop attempts of a task in the body, which may ask our tables and so wait for the very statement it is to stop.
+    """Stop attempts of a task in the block.
 
-    See ``end_holder_soon``.
+    The block may query our tables, and so wait for the very statement that it stops. See ``end_holder_soon``.
     """
     timer = end_holder_soon(open_session, task_id, numbers)
     try:
@@ -54,12 +54,12 @@ def despite_locks(open_session: Callable[[], Session], task_id: str, numbers: It
 
 
 def end_holder_soon(open_session: Callable[[], Session], task_id: str, numbers: Iterable[int]) -> threading.Timer:
-    """Unless cancelled soon: end a background worker that keeps our tables locked, without asking them.
+    """Unless cancelled soon, end a background worker that keeps our tables locked, without querying them.
 
     Args:
         open_session: makes another session in autocommit mode.
-        task_id: whose background worker.
-        numbers: of the attempts that may run in it.
+        task_id: the task.
+        numbers: the attempts that may run in its background worker.
     """
     timer = threading.Timer(_PATIENCE, _end_holder, [open_session, task_id, list(numbers)])
     timer.daemon = True
@@ -80,16 +80,16 @@ def _end_holder(open_session: Callable[[], Session], task_id: str, numbers: list
 
 
 def stop_attempt(session: Session, attempt: Attempt, reason: StopReason, message: str | None = None) -> Stop:
-    """Let an attempt end as cancelled, unless it has ended. Its effects are absent then, for good.
+    """End an attempt as cancelled, unless it has ended; its effects are then absent for good.
 
-    The cancel is committed as its outcome first: a later launch finds it, and a background
-    worker that is just about to commit cannot, since its own outcome is refused.
+    The cancel is first committed as its outcome. A later launch finds that outcome, and a background worker that is
+    about to commit cannot commit, because its own outcome is refused.
 
     Args:
-        session: in autocommit mode, and nobody else's.
-        attempt: what to stop.
+        session: in autocommit mode, not shared.
+        attempt: the attempt to stop.
         reason: stored with the outcome.
-        message: of the outcome, if not the usual one of the reason.
+        message: the outcome's message, if not the usual message of the reason.
     """
     if not store_cancel(session, attempt, reason, message):
         return "finished"
@@ -101,10 +101,11 @@ def stop_attempt(session: Session, attempt: Attempt, reason: StopReason, message
 
 
 def store_cancel(session: Session, attempt: Attempt, reason: StopReason, message: str | None = None) -> bool:
-    """Leave a cancel as the outcome of an attempt, unless it has one: then return False. See ``stop_attempt``.
+    """Store a cancel as the outcome of an attempt; False if it has an outcome. See ``stop_attempt``.
 
-    In two statements, since the snapshot of one that waits for a hand-over is older than this, and does not show
-    which background worker got the attempt. A process that reads our outcome would take that one for free.
+    Two statements are needed. The snapshot of a single statement that waits for a hand-over is older than the
+    hand-over, and does not show which background worker got the attempt. A process that reads our outcome would treat
+    that background worker as free.
     """
     parameters = {**as_parameters(attempt), "reason": reason, "message": message or _MESSAGES[reason]}
     session.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -114,9 +115,9 @@ def store_cancel(session: Session, attempt: Attempt, reason: StopReason, message
 
 
 def forget_cancel(session: Session, attempt: Attempt, reason: StopReason) -> None:
-    """Let an attempt that was stopped for this reason be launched again.
+    """Allow a new launch of an attempt that was stopped for this reason.
 
-    Its background worker may still be ending: a launch finds it, waits, and launches anew when it is gone.
+    Its background worker may still be ending: a launch finds it, waits until it is gone, and then launches.
     """
     parameters = {**as_parameters(attempt), "reasons": [reason, "broken off"]}
     session.execute(queries.query("forget_cancel"), parameters)
@@ -124,15 +125,16 @@ def forget_cancel(session: Session, attempt: Attempt, reason: StopReason) -> Non
 
 
 def _is_starting(session: Session, attempt: Attempt) -> bool:
-    """Check whether it was launched so lately that its background worker may not be visible yet."""
+    """Check whether its launch is so recent that its background worker may not be visible yet."""
     parameters = {**attempts_as_arrays([attempt]), "was_seen": False}
     return session.execute(queries.query("running_attempts"), parameters).fetchone() is not None
 
 
 def breaks_off(error: BaseException) -> bool:
-    """Check whether an exception was raised into the waiting thread to end its task, as time limits of other pools are.
+    """Check whether an exception was raised into the waiting thread to end its task, like time limits of other pools.
 
-    Not our own errors, nor what ends the process or the greenlet: a shutdown leaves statements running.
+    False for our own errors, and for exceptions that end the process or the greenlet: a shutdown leaves statements
+    running.
     """
     ends_the_thread = isinstance(error, (SystemExit, KeyboardInterrupt)) or type(error).__name__ == "GreenletExit"
     return not ends_the_thread and not isinstance(error, (PgbgError, psycopg.Error))

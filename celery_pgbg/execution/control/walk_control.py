@@ -1,4 +1,4 @@
-"""Pausing the walks of batched tasks, and letting them go on."""
+"""Pauses the walks of batched tasks, and lets them continue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from celery_pgbg.handles import Attempt
 
 @dataclass(frozen=True)
 class WalkState:
-    """What is on record of a walk.
+    """The record of a walk.
 
     Attributes:
-        walk_id: what a message names it by.
+        walk_id: the id in a message.
         task_name: Celery's name of its task.
-        task_id: of the task that has it now.
-        attempt: which of that task's.
+        task_id: the task that has it now.
+        attempt: the attempt of that task.
         is_done: whether there is nothing left to walk.
         message: the arguments, as kombu encoded them.
     """
@@ -34,17 +34,17 @@ class WalkState:
 
 
 def pause(session: Session, task_id: str) -> bool:
-    """Let the walk of a task wait before its next batch; waits for the one in progress. False: there is none."""
+    """Pause the walk of a task before its next batch, after the batch in progress. False if there is no walk."""
     return session.execute(queries.query("walk_pause"), {"task_id": task_id}).fetchone() is not None
 
 
 def unpause(session: Session, task_id: str) -> WalkState | None:
-    """Let the walk of a task wait no longer, and say what it is; None where there is none."""
+    """Let the walk of a task continue, and return its record; None if there is no walk."""
     with session.cursor(row_factory=class_row(WalkState)) as cursor:
         return cursor.execute(queries.query("walk_resume"), {"task_id": task_id}).fetchone()
 
 
 def is_walking(session: Session, walk: WalkState) -> bool:
-    """Whether a background worker goes on with it now."""
+    """Whether a background worker runs the walk now."""
     parameters = {**attempts_as_arrays([Attempt(walk.task_id, walk.attempt)]), "was_seen": True}
     return session.execute(queries.query("running_attempts"), parameters).fetchone() is not None

@@ -24,20 +24,20 @@ from celery_pgbg.outcomes import ErrorReport, Raised
 
 
 class AttemptSession(LaunchingSession):
-    """Asks about attempts and stops them, also those of other sessions."""
+    """Queries attempts and stops them, also attempts that other sessions launched."""
 
     def read_outcomes(self, attempts: list[Attempt]) -> list[StoredOutcome]:
-        """Read the outcomes of those attempts that have one."""
+        """Read the outcomes of the attempts that have an outcome."""
         with self._exclusive() as session:
             return read_outcomes(session, attempts)
 
     def running(self, attempts: list[Attempt], was_seen: bool = False) -> set[Attempt]:
-        """Find those attempts whose recorded worker is alive, whichever session launched it.
+        """Find the attempts whose recorded background worker is alive, whichever session launched it.
 
         Args:
-            attempts: whose workers to look for.
-            was_seen: they have shown themselves, so that those not there now have ended. Else one that
-                was launched in the last seconds counts as alive: it may not be visible yet.
+            attempts: the attempts to check.
+            was_seen: the background workers were visible before, so one that is not visible now has ended. Otherwise
+                one that was launched in the last seconds counts as alive: it may not be visible yet.
         """
         with self._exclusive() as session:
             parameters = {**attempts_as_arrays(attempts), "was_seen": was_seen}
@@ -45,7 +45,7 @@ class AttemptSession(LaunchingSession):
             return {Attempt(task_id, number) for task_id, number in rows}
 
     def terminate(self, attempt: Attempt) -> bool:
-        """Stop the worker of an attempt that another session launched, if it is really that worker.
+        """Stop the background worker of an attempt that another session launched, after a check of its identity.
 
         Returns:
             False if there was no such worker.
@@ -54,7 +54,7 @@ class AttemptSession(LaunchingSession):
             return terminate(session, attempt)
 
     def was_terminated(self, attempt: Attempt, handle: Handle) -> bool:
-        """Whether a session that did not launch it has stopped the worker of our handle, or launched another since."""
+        """Whether another session has stopped the background worker of our handle, or launched another one since."""
         parameters = {**as_parameters(attempt), "pid": handle.pid, "cookie": handle.cookie}
         with self._exclusive() as session:
             row = session.execute(queries.query("was_terminated"), parameters).fetchone()
@@ -75,36 +75,36 @@ class AttemptSession(LaunchingSession):
             return int(row[0])
 
     def forgive_launches(self, attempt: Attempt) -> None:
-        """Do not count the launches so far, which we have ended ourselves."""
+        """Do not count the launches so far, because we ended them ourselves."""
         with self._exclusive() as session:
             forgive_launches(session, attempt)
 
     def shows(self, attempt: Attempt) -> bool:
-        """Whether a background worker runs an atomic attempt. Needs neither our schema nor the extension."""
+        """Whether a background worker runs an atomic attempt. Works without our schema and the extension."""
         with self._exclusive(prepared=False) as session:
             return session.execute(queries.query("find_worker"), as_parameters(attempt)).fetchone() is not None
 
     def store_error(self, attempt: Attempt, report: ErrorReport) -> None:
-        """Store as its outcome what a worker could not write itself, unless it has one."""
+        """Store the outcome that a background worker could not write itself, unless the attempt has an outcome."""
         with self._exclusive() as session:
             session.execute(queries.query("store_outcome"), {**as_parameters(attempt), **as_outcome(Raised(report))})
 
     def settle_lost(self, task_id: str | None = None) -> list[Attempt]:
-        """Settle statements that stood alone and are lost, all or those of one task; returns them."""
+        """Settle lost statements with ``atomic=False``, all or those of one task; returns them."""
         with self._exclusive() as session:
             return settle_lost(session, task_id)
 
     def read_progress(self, attempts: list[Attempt]) -> dict[Attempt, Progress]:
-        """Read how far attempts have come, whichever session launched them."""
+        """Read the progress of attempts, whichever session launched them."""
         with self._exclusive() as session:
             return read_progress(session, attempts)
 
     def publish_progress(self, progress: Mapping[Attempt, Progress]) -> None:
-        """Put progress on record, where every session can read it."""
+        """Write progress into the records, where every session can read it."""
         with self._exclusive() as session:
             publish_progress(session, progress)
 
     def delete_expired(self, expiry: Expiry) -> bool:
-        """Delete the next batch of outcomes and records that are too old. Returns whether there may be more."""
+        """Delete the next batch of expired outcomes and records. Returns whether there may be more."""
         with self._exclusive() as session:
             return expiry.delete_batch(session)

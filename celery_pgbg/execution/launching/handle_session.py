@@ -1,4 +1,4 @@
-"""One session and the handles that it has: only it can cancel, detach or list them."""
+"""One session and its handles: only this session can cancel, detach or list them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from celery_pgbg.execution.records.attempts import as_parameters
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.outcomes import ErrorReport
 
-#: Handles that are done with are detached together, once there are this many.
+#: Unneeded handles are detached together, once there are this many.
 DETACH_BATCH = 32
 
 
 class HandleSession(AttemptSession):
-    """A session and the handles of what it has launched; any thread may call."""
+    """A session and the handles of its launches; any thread may call."""
 
     def __init__(self, open_session: Callable[[], Session], max_launches: int | None = None) -> None:
         super().__init__(open_session, max_launches)
-        # Without the session's lock: a task that has ended shall not wait for another's call that gets no answer.
+        # Without the session's lock: an ended task must not wait for another task's call that gets no answer.
         self._done: deque[Handle] = deque()
 
     def _forget_all(self) -> None:
@@ -38,29 +38,30 @@ class HandleSession(AttemptSession):
     def cancel(self, attempt: Attempt, handle: Handle) -> bool:
         """Stop a background worker of this session; its transaction rolls back.
 
-        Through pg_background where it runs the attempt, else by ``pg_terminate_backend``: before 2.0.2 a cancel
-        that comes early can crash the server.
+        If it runs the attempt, pg_background stops it; else ``pg_terminate_backend``, because before 2.0.2 an early
+        cancel can crash the server.
 
         Returns:
-            False if it is gone, or the handle is not this session's (any more), or it cannot be signalled yet.
+            False if the background worker is gone, cannot be signalled yet, or its handle is not (or no longer) this
+            session's.
         """
         if self._about("cancel_handle", "cancel", handle, as_parameters(attempt)):
             return True
         return self.terminate_own(handle)
 
     def terminate_own(self, handle: Handle) -> bool:
-        """Stop a background worker of this session, if it is listed as running: then its PID is right."""
+        """Stop a background worker of this session if it is listed as running; then its PID is right."""
         with self._exclusive() as session:
             query = queries.query("terminate_handle").format(**self._names("list"))
             row = session.execute(query, {"pid": handle.pid, "cookie": handle.cookie}).fetchone()
             return bool(row and row[0])
 
     def detach(self, handle: Handle) -> None:
-        """Forget a handle; does not stop its worker. Done later, together with others."""
+        """Forget a handle; its background worker is not stopped. Done later, together with others."""
         self._done.append(handle)
 
     def flush(self) -> None:
-        """Detach now everything that waits for it."""
+        """Detach all waiting handles now."""
         with self._exclusive() as session:
             self._detach_done(session)
 
@@ -76,7 +77,7 @@ class HandleSession(AttemptSession):
             return states
 
     def blocked(self, handles: list[Handle]) -> set[Handle]:
-        """Find those running workers that wait for their messages to be read; ``detach`` lets them go on."""
+        """Find running background workers that wait until their messages are read; ``detach`` lets them continue."""
         if not handles:
             return set()
         with self._exclusive() as session:
@@ -85,25 +86,25 @@ class HandleSession(AttemptSession):
         return {handle for handle in handles if handle.pid in pids}
 
     def error_of(self, handle: Handle) -> ErrorReport | None:
-        """Read why a stopped worker failed, which may end its handle.
+        """Read why a stopped background worker failed, which may end its handle.
 
         Returns:
-            None if it did not fail, or if the handle is not this session's (any more).
+            None if it did not fail, or if the handle is not (or no longer) this session's.
         """
         clipped = None
         try:
             if self.capabilities.name("error_info") is not None:
                 clipped = self._error_info(handle)
-            # It knows errors that are on no record: of a worker that was ended.
+            # Only the result has the error of a background worker that was ended.
             self._about("consume_result", "result", handle)
         except psycopg.Error as exc:
             if is_of_worker(exc):
                 return from_exception(exc)
-            # It is about reading the result, whose type we did not know, or which was not kept.
+            # This error is about reading the result: its type was unknown, or the result was not kept.
         return clipped
 
     def _error_info(self, handle: Handle) -> ErrorReport | None:
-        """Read a stopped worker's error, clipped to some hundred bytes a field, without ending the handle.
+        """Read a stopped background worker's error, clipped to some hundred bytes a field, without ending the handle.
 
         Returns:
             None if it did not fail.
@@ -122,9 +123,9 @@ class HandleSession(AttemptSession):
         return ErrorReport(fields.pop("sqlstate"), fields.pop("message", ""), fields, without_outcome=True)
 
     def progress(self, handles: list[Handle]) -> dict[Handle, tuple[int | None, str | None]]:
-        """Read percent and message that workers of this session have reported to pg_background.
+        """Read percent and message that background workers of this session reported to pg_background.
 
-        That of a reusable one may be an earlier task's.
+        The report of a reusable background worker may be from an earlier task.
         """
         with self._exclusive() as session:
             if self.capabilities.name("get_progress") is None:
@@ -146,7 +147,7 @@ class HandleSession(AttemptSession):
             return stats
 
     def _names(self, function: str) -> dict[str, sql.Composable]:
-        """What a statement names of the extension."""
+        """The extension's names for a statement."""
         names: dict[str, sql.Composable] = {f"{function}_function": self.capabilities.identifier(function)}
         match function:
             case "list":
@@ -154,7 +155,7 @@ class HandleSession(AttemptSession):
             case "cancel":
                 names["no_grace"] = self.capabilities.no_grace
             case "result":
-                # Of a statement that returns nothing: its command tag, or the NULL of run_v1.
+                # The command tag of a statement that returns nothing, or the NULL of run_v1.
                 names |= {"columns": sql.SQL("value pg_catalog.text"), "value": sql.SQL("pg_catalog.min(value)")}
             case "error_info":
                 names["error_fields"] = self.capabilities.error_fields
@@ -163,7 +164,7 @@ class HandleSession(AttemptSession):
     def _about(
         self, statement: str, function: str, handle: Handle, parameters: Mapping[str, Any] | None = None
     ) -> bool:
-        """Call one function about one handle; False where the handle is not ours (any more), or it was not called."""
+        """Call one function about one handle; False if the handle is not ours, or nothing was called."""
         with self._exclusive() as session:
             query = queries.query(statement).format(**self._names(function))
             if function != "cancel":
@@ -178,7 +179,7 @@ class HandleSession(AttemptSession):
                 return False
 
     def _detach_done(self, session: Session, at_least: int = 1) -> None:
-        """Detach the handles that are done with, if there are so many: ``DETACH_BATCH`` where nobody waits for it."""
+        """Detach unneeded handles, if there are so many; ``DETACH_BATCH`` if no caller waits."""
         if len(self._done) < at_least:
             return
         handles = [self._done.popleft() for _ in range(len(self._done))]
@@ -191,13 +192,13 @@ class HandleSession(AttemptSession):
         try:
             session.execute(query, _as_arrays(handles))
         except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState):
-            # One is gone, by a reused PID or because its error was read: then one by one.
+            # One handle is gone, by a reused PID or because its error was read: detach one by one.
             for handle in handles:
                 self._about("detach_handle", "detach", handle)
 
 
 class _ClippedTextLoader(Loader):
-    """Loads text that may end in the middle of a character."""
+    """Loads text that may end within a character."""
 
     def load(self, data: Buffer) -> str:
         return bytes(data).decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""The launcher: one session that launches, for an order of its own or for the orders of a pool."""
+"""The launcher: one session that launches background workers, for one order or for a pool of orders."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from celery_pgbg.orders import Identity, Order
 
 T = TypeVar("T")
 
-#: Until the server has answered.
+#: The state until the server has answered.
 _UNKNOWN = Placement(0, "placed", None, 0)
 
 
 class Launcher(HandleSession):
-    """Launches what runs in a transaction, and has its handle; any thread may call."""
+    """Launches atomic statements, and has their handles; any thread may call."""
 
     def __init__(self, open_session: Callable[[], Session], max_launches: int | None = None) -> None:
         super().__init__(open_session, max_launches)
@@ -59,10 +59,10 @@ class Launcher(HandleSession):
 
         Raises:
             BindingError: the query and its arguments do not fit.
-            TaskDefinitionError: there is no statement, or one that cannot run so.
+            TaskDefinitionError: there is no statement, or it cannot run in a task.
             SessionLost: the connection died; the attempt may run or not.
             ConfigurationError: extension, schema or privilege are missing.
-            psycopg.Error: what the server says of the statement's syntax, or of the task's ``settings``.
+            psycopg.Error: the server's error about the statement's syntax, or about the task's ``settings``.
         """
         with self._exclusive() as session:
             self._detach_done(session, at_least=DETACH_BATCH)
@@ -77,7 +77,7 @@ class Launcher(HandleSession):
     def _launch(self, session: Session, order: Order, prepared: Prepared) -> Launch:
         parameters = {
             **order_parameters(order, prepared, self._message_here(session, order)),
-            # a short one shall not be planned twice
+            # a short statement must not be planned twice
             "is_plain_query": prepared.is_plain_query and not order.reuse,
             "settings": json.dumps(dict(prepared.settings)) if prepared.settings else None,
             "walk": order.walk and walk_as_json(order, order.walk, prepared),
@@ -92,7 +92,10 @@ class Launcher(HandleSession):
     def _fetch_unless_full(
         self, session: Session, kind: Callable[..., T], name: str, parameters: dict[str, Any]
     ) -> T | None:
-        """Run a statement that launches. None where the server has no free slot; then idle ones give theirs up."""
+        """Run a statement that launches; None if the server has no free slot.
+
+        In that case idle background workers give up their slots.
+        """
         ours = {
             "extension_schema": self.capabilities.schema,
             "launch_function": self.capabilities.name("launch"),
@@ -107,7 +110,7 @@ class Launcher(HandleSession):
             return None
 
     def _message_here(self, session: Session, order: Order) -> int | None:
-        """Find the message that the order may take with it: one in this very database."""
+        """Find the message that may end with the order: it must be in this database."""
         if order.message is None:
             return None
         if self._identity is None:
@@ -121,10 +124,10 @@ class Launcher(HandleSession):
         """Place orders, each with the name of its pool, for reusable background workers; all in one call.
 
         Returns:
-            For each what came of it, or why it cannot be placed: ``Unfit``, what ``launch`` raises for an order.
+            For each order its placement, or the error: ``Unfit``, or the errors of ``launch``.
 
         Raises:
-            SessionLost: the connection died; they may be placed or not.
+            SessionLost: the connection died; the orders may be placed or not.
             ConfigurationError: extension, schema or privilege are missing.
             psycopg.Error: another transaction was in the way.
         """
@@ -150,7 +153,7 @@ class Launcher(HandleSession):
         return {"pool": pool, **order_parameters(order, prepared, self._message_here(session, order))}
 
     def _place(self, session: Session, rows: list[dict[str, Any]]) -> list[Placement | Exception]:
-        """Place them; where the server refuses them together, one by one, so that it is known which it refuses."""
+        """Place the orders together; if the server refuses them, one by one, to find the refused order."""
         if not rows:
             return []
         try:
@@ -174,14 +177,14 @@ class Launcher(HandleSession):
             return fetch_all(session, Placement, "place_work", parameters)
 
     def look(self, placed: Sequence[tuple[str, Attempt]]) -> list[Sight]:
-        """Read what has become of placed orders, each with its pool; records which background worker has each."""
+        """Read the state of placed orders, each with its pool; records which background worker has each order."""
         with self._exclusive() as session:
             attempts = attempts_as_arrays([attempt for _, attempt in placed])
             parameters = {**attempts, "pools": as_array(pool for pool, _ in placed)}
             return fetch_all(session, Sight, "look_at_work", parameters)
 
     def launch_reusable(self, pool: str) -> Handle | None:
-        """Launch a background worker that takes the orders of a pool; None where the server has no free slot."""
+        """Launch a background worker for the orders of a pool; None if the server has no free slot."""
         with self._exclusive() as session:
             parameters = {"pool": pool, "application_name": "pgbg reusable"}
             launched = self._fetch_unless_full(session, Launched, "launch_reusable", parameters)
@@ -196,7 +199,7 @@ class Launcher(HandleSession):
         return handle in self._reusable
 
     def settle_revoke(self, attempt: Attempt) -> bool:
-        """Leave the revoke of an attempt that was stopped as its outcome: no other delivery runs it again.
+        """Store the revoke of a stopped attempt as its outcome: no other delivery runs it again.
 
         Returns:
             False if it has an outcome, which stands.
@@ -204,23 +207,23 @@ class Launcher(HandleSession):
         with self._exclusive() as session:
             is_stored = store_cancel(session, attempt, "revoked")
             if is_stored:
-                # Another delivery may have launched it between the stop and this.
+                # Another delivery may have launched it after the stop.
                 terminate(session, attempt, although_finished=True)
             return is_stored
 
     def detach(self, handle: Handle) -> None:
-        """Forget a handle, also that of a reusable background worker."""
+        """Forget a handle, also of a reusable background worker."""
         self._reusable.discard(handle)
         super().detach(handle)
 
     def flush(self) -> None:
-        """Detach now everything that waits for it, and the reusable background workers that have ended."""
+        """Detach now all waiting handles, and those of ended reusable background workers."""
         with self._exclusive():
             if self._reusable.pools():
                 self._done += self._reusable.take_ended(self.states())
             super().flush()
 
     def _dismiss_idle(self, session: Session) -> None:
-        """Let reusable background workers without a task end now, since others need their slots."""
+        """End idle reusable background workers now, because other tasks need their slots."""
         if pools := self._reusable.pools():
             session.execute(queries.query("dismiss"), {"pools": pools})

@@ -1,4 +1,4 @@
-"""What came of a launch, and what is said of an order to the server."""
+"""The results of a launch, and the parameters of an order for the server."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Launch:
-    """What came of asking for a launch.
+    """The result of a launch.
 
     Attributes:
-        state: ``launched`` by us; ``attached`` to a worker of an earlier delivery; ``finished``, the
-            outcome is there; ``settling``, that worker has just ended, and the session that launched it may know an
-            error; ``worn out``, it was launched as often as it may be and no background worker runs it;
-            ``full``, the server has no free background worker slot.
-        handle: of the worker that runs the attempt, or has run it, for ``launched``, ``attached`` and ``settling``.
+        state: ``launched``: by us; ``attached``: to an earlier delivery's background worker; ``finished``: the outcome
+            exists; ``settling``: that background worker has just ended, and its launching session may know an error;
+            ``worn out``: the launches are used up, and no background worker runs it; ``full``: the server has no free
+            background worker slot.
+        handle: the background worker that runs, or has run, the attempt, for ``launched``, ``attached`` and
+            ``settling``.
     """
 
     state: Literal["launched", "attached", "finished", "settling", "worn out", "full"]
@@ -37,13 +38,14 @@ class Launch:
 
 @dataclass(frozen=True)
 class Placement:
-    """What came of placing an order for reusable background workers.
+    """The result of placing an order for reusable background workers.
 
     Attributes:
-        state: ``placed``, also where an earlier delivery has placed it; ``attached`` to a background worker that an
-            earlier delivery has got; ``finished``, the outcome is there; ``settling`` and ``worn out``, see ``Launch``.
-        handle: of the background worker that runs it, if that is known; its PID is 0 until one has taken it.
-        workers: how many background workers there seem to be that may take it.
+        state: ``placed``: by this or an earlier delivery; ``attached``: to an earlier delivery's background worker;
+            ``finished``: the outcome exists; ``settling`` and ``worn out``: see ``Launch``.
+        handle: the background worker that runs it, if known; its PID is 0 until a background worker has taken the
+            order.
+        workers: the estimated number of background workers that may take it.
     """
 
     number: int
@@ -54,15 +56,15 @@ class Placement:
 
 @dataclass(frozen=True)
 class Sight:
-    """What has become of an order that was placed.
+    """The state of a placed order.
 
     Attributes:
-        state: ``waiting``; ``taken``; ``gone``, taken by one whose process is gone; ``finished``, the outcome is there;
-            ``absent``, nothing is known of it.
-        handle: of the background worker that has taken it.
-        workers, free_workers, turns: background workers that may take it, how many of these have nothing to do, and
-            how many orders they have taken together.
-        taken_ms_ago: when they have taken the latest.
+        state: ``waiting``; ``taken``; ``gone``: taken by a background worker whose process is gone; ``finished``: the
+            outcome exists; ``absent``: the order is unknown.
+        handle: the background worker that has taken it.
+        workers, free_workers, turns: number of background workers that may take it, of idle ones among them, and of
+            orders that they have taken together.
+        taken_ms_ago: milliseconds since they took the latest order.
     """
 
     number: int
@@ -82,10 +84,10 @@ class Launched:
 
 
 class Unfit(Exception):
-    """An order cannot be run in the way that was tried.
+    """An order cannot be run by the tried strategy.
 
     Attributes:
-        order: the same, with all that it turned out to ask for.
+        order: the same order, with all the settings that it turned out to need.
     """
 
     def __init__(self, order: Order) -> None:
@@ -94,12 +96,12 @@ class Unfit(Exception):
 
 
 def order_parameters(order: Order, prepared: Prepared, message_id: int | None) -> dict[str, Any]:
-    """Say what the server must know of an order, in whatever way it is launched.
+    """Make the server's parameters for an order, for every strategy.
 
     Args:
         order: what to run.
         prepared: its statement.
-        message_id: of the message that ends with it, None for none.
+        message_id: id of the message that ends with it, None for none.
     """
     return {
         "task_id": order.attempt.task_id,
@@ -125,7 +127,7 @@ def fetch(session: Session, kind: Callable[..., T], name: str, parameters: dict[
 
 
 def fetch_all(session: Session, kind: Callable[..., T], name: str, parameters: dict[str, Any]) -> list[T]:
-    """Run a statement that numbers its rows, and return them in the order of what was asked for."""
+    """Run a statement with numbered rows, and return them in the order of the request."""
     return sorted(_rows(session, kind, name, parameters), key=attrgetter("number"))
 
 

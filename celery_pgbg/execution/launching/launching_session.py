@@ -1,4 +1,4 @@
-"""The session that launches: opened when needed and again after a loss, set up, and used by one thread at a time."""
+"""The launching session: opened when needed and again after a loss, set up, and used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def _warn_once(message: str) -> None:
 class LaunchingSession:
     """One session that may launch; any thread may call.
 
-    Before pg_background 2.0, the end of a session's last handle may crash the server. There the session keeps the
-    handles of harmless background workers, which nobody else sees.
+    Before pg_background 2.0, the end of a session's last handle may crash the server. There the session keeps handles
+    of harmless background workers, hidden from all callers.
 
     Args:
         open_session: makes a connected session in autocommit mode.
-        max_launches: how often an attempt is launched at most, also by others before; None: without a limit.
+        max_launches: how often an attempt may be launched, by all sessions together; None: no limit.
     """
 
-    #: How many handles it keeps where it must. The launch of another may end one of them, see ``StandaloneLauncher``.
+    #: How many such handles it keeps. A launch may end one of them, see ``StandaloneLauncher``.
     _kept_handles = 1
 
     def __init__(self, open_session: Callable[[], Session], max_launches: int | None = None) -> None:
@@ -66,7 +66,7 @@ class LaunchingSession:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the installed pg_background can do; connects if need be."""
+        """The abilities of the installed pg_background; connects if needed."""
         with self._exclusive():
             assert self._capabilities is not None
             return self._capabilities
@@ -79,20 +79,20 @@ class LaunchingSession:
 
     @property
     def backend_pid(self) -> int | None:
-        """PID of the session itself, or None while there is none."""
+        """PID of the session itself, or None without a session."""
         session = self._session
         return None if session is None or is_dead(session) else session.info.backend_pid
 
     @property
     def seconds_in_call(self) -> float:
-        """For how long a call has been in progress, 0 where none is."""
+        """Seconds that the present call has lasted; 0 without a call."""
         since = self._in_call_since
         return 0.0 if since is None else time.monotonic() - since
 
     def close(self) -> None:
-        """End the session for good. Its workers run on; their handles are gone.
+        """End the session for good. Its background workers run on; their handles are gone.
 
-        A call that another thread has in progress may take a second to end, then it is cut off.
+        Another thread's call gets a second to end, then it is aborted.
         """
         self._closed = True
         if self._lock.acquire(timeout=_CLOSE_SECONDS):
@@ -117,10 +117,10 @@ class LaunchingSession:
 
     @contextmanager
     def _exclusive(self, prepared: bool = True) -> Iterator[Session]:
-        """The session for one short call; a death during it becomes ``SessionLost``.
+        """Lend the session for one short call; its death during the call becomes ``SessionLost``.
 
         Args:
-            prepared: what is installed in the database must be known, and complete.
+            prepared: whether the installation in the database must be known and complete.
         """
         with self._lock, self._timed():
             session = self._connected()
@@ -130,14 +130,14 @@ class LaunchingSession:
                 yield session
             except psycopg.Error as exc:
                 if isinstance(exc, (errors.UndefinedFunction, errors.InvalidSchemaName)):
-                    # The extension was dropped, and perhaps made again elsewhere: look the next time.
+                    # The extension was dropped, and perhaps made again elsewhere: examine it again next time.
                     self._capabilities = None
                 if not is_dead(session):
                     raise
                 self._drop()
                 raise SessionLost(f"the launching session was lost: {exc}") from exc
             finally:
-                # An exception raised into this thread, such as a time limit of prefork, leaves it in the middle.
+                # An exception raised into this thread, such as a time limit of prefork, interrupts the call.
                 if session is self._session and session.info.transaction_status is TransactionStatus.ACTIVE:
                     self._drop()
 
@@ -160,7 +160,7 @@ class LaunchingSession:
         return self._session
 
     def _prepare(self, session: Session) -> None:
-        """Look at what is installed, and set the session up."""
+        """Examine the installation, and set up the session."""
         check_installed(session)
         capabilities = detect(session)
         if poolers.through_pooler(session):
@@ -182,9 +182,9 @@ class LaunchingSession:
         self._capabilities = capabilities
 
     def _make_safe(self, session: Session, capabilities: Capabilities) -> None:
-        """Before a launch, and before the end of a handle: see that a handle stays that nobody ends.
+        """Before a launch, and before the end of a handle: make sure that a kept handle exists.
 
-        The session of a pooler may hold handles of its client before; these are given up.
+        A pooler's session may hold handles of an earlier client; these are given up.
 
         Raises:
             InsufficientResources: the server has no free slot for it.
@@ -205,5 +205,5 @@ class LaunchingSession:
             self._inherits_handles = False
 
     def _without_kept(self, pid: int) -> None:
-        """A launch was given this PID: a kept handle of the same PID is gone, and another must be kept."""
+        """A launch got this PID: a kept handle with the same PID is gone, so another must be kept."""
         self._kept = [handle for handle in self._kept if handle.pid != pid]

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from celery_pgbg.handles import Handle
 
-#: How long the handle of one that has ended is kept, so that the wait for its task can read its error, in seconds.
+#: How long the handle of an ended background worker is kept, so that its task's error can still be read, in seconds.
 _KEPT_SECONDS = 5.0
 
 
 class ReusableWorkers:
-    """Their handles, until they have ended. Any thread may call."""
+    """The handles of reusable background workers, until they have ended. Any thread may call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,29 +24,29 @@ class ReusableWorkers:
         return handle in self._pools
 
     def add(self, handle: Handle, pool: str) -> None:
-        """One was launched, for the orders of this pool."""
+        """Add a background worker that was launched for the orders of this pool."""
         with self._lock:
             self._pools[handle] = pool
 
     def pools(self) -> list[str]:
-        """Whose orders they take."""
+        """The pools whose orders they take."""
         with self._lock:
             return sorted(set(self._pools.values()))
 
     def discard(self, handle: Handle) -> None:
-        """Its handle is detached by somebody else."""
+        """Forget a handle that another caller detaches."""
         with self._lock:
             self._pools.pop(handle, None)
             self._ended_at.pop(handle, None)
 
     def take_ended(self, states: Mapping[Handle, str]) -> list[Handle]:
-        """Forget those that have ended some seconds ago.
+        """Forget background workers that ended some seconds ago.
 
         Args:
-            states: of all handles of the session; those that are not there are forgotten as well.
+            states: the states of all handles of the session; background workers without a state are forgotten too.
 
         Returns:
-            Those whose handles are to be detached.
+            The handles to detach.
         """
         now = time.monotonic()
         with self._lock:

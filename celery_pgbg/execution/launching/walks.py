@@ -1,4 +1,4 @@
-"""The description of a walk for its background worker, and the ends after which another may go on."""
+"""The description of a walk for its background worker, and the ends after which another one may continue."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from celery_pgbg.database.preparation import Prepared
 from celery_pgbg.orders import Order, Walk
 from celery_pgbg.outcomes import ErrorReport
 
-#: Classes of SQLSTATE, or whole ones, of what passes by itself: lost connections, rollbacks of transactions, resources
+#: Temporary failures, by class of SQLSTATE or whole SQLSTATE: lost connections, rollbacks of transactions, resources
 #: that were missing, operators and time limits, system errors; a transaction that took too long, a lock that took too
 #: long (commits that notify wait for each other), a crash.
 _PASSING = ("08", "40", "53", "57", "58", "25P04", "55P03", "XX")
 
 
 def is_passing(report: ErrorReport) -> bool:
-    """Whether a batch that failed with this where no outcome could be stored may succeed when it is done again."""
+    """Whether a batch that failed with this SQLSTATE, without a stored outcome, may succeed when repeated."""
     return report.sqlstate.startswith(_PASSING)
 
 
 def walk_as_json(order: Order, walk: Walk, prepared: Prepared) -> str:
-    """Write what ``walk_v1`` takes: the statements in pieces, between which the range of each batch goes."""
+    """Write the argument of ``walk_v1``: the statements in pieces, with the range of each batch between them."""
     statement = ";\n".join(filter(None, (prepared.preamble, prepared.statement)))
     split = walk.split and {"id": walk.split[0], "part": walk.split[1], "parts": walk.split[2]}
     return json.dumps(

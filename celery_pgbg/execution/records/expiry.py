@@ -1,6 +1,6 @@
-"""Deletes outcomes and records that are too old, in batches: no long transaction, no long wait for others.
+"""Deletes expired outcomes and records in batches: no long transaction, no long wait for other sessions.
 
-What is kept is judged once a day; in between each run begins where the last one ended.
+Kept records are checked once a day; in between each run begins where the last run ended.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _STEPS = ("expiry_outcomes", "expiry_executions")
 
 @dataclass
 class Expired:
-    """What was done with what is older than the limit.
+    """The counts of a run of deletion.
 
     Attributes:
-        total: records to look at, once as an outcome and once as a launch.
-        looked_at: how many of these.
+        total: records to check, each once as an outcome and once as a launch.
+        looked_at: how many of these were checked.
         deleted: outcomes with their launches, and launches without an outcome.
-        results: kept, since they are values that the result backend stores.
-        chord_parts: kept, since a chord waits for them.
-        running: kept, since their statements run.
-        earlier: outcomes that an earlier run has kept within the last day, for one of these reasons.
-        younger: outcomes that are not so old.
-        contended: another session was deleting, so a batch was left alone.
+        results: kept, because they are values of stored results.
+        chord_parts: kept, because a chord waits for them.
+        running: kept, because their statements run.
+        earlier: outcomes that a run of the last day has kept for one of these reasons.
+        younger: outcomes that are younger than the limit.
+        contended: whether another session was deleting, so that a batch was skipped.
     """
 
     total: int = 0
@@ -55,9 +55,9 @@ class Expiry:
     """Deletes batch by batch; the batches may come from different sessions.
 
     Args:
-        age: seconds after which outcomes, and launches that left none, are deleted.
+        age: seconds after which outcomes, and launches without an outcome, are deleted.
         batch_size: records.
-        counted: whether ``total``, ``earlier`` and ``younger`` are wanted, which reads an index from end to end.
+        counted: whether to count ``total``, ``earlier`` and ``younger``, which reads a whole index.
     """
 
     def __init__(self, age: float, batch_size: int = BATCH_SIZE, counted: bool = False) -> None:
@@ -89,7 +89,7 @@ class Expiry:
         self._last = {name: row.pop(name) for name in self._last}
         in_batch = row["looked_at"]
         if self._steps[0] == "expiry_outcomes":
-            # Their launches went with them.
+            # Their launches were deleted with them.
             row["looked_at"] += row["deleted"]
         for name, count in row.items():
             setattr(self.expired, name, getattr(self.expired, name) + count)
@@ -115,7 +115,7 @@ class Expiry:
 
 
 def delete_expired(session: Session, age: float, show: Callable[[Expired], None] = lambda expired: None) -> Expired:
-    """Delete all that is older than so many seconds.
+    """Delete everything older than so many seconds.
 
     Args:
         session: in autocommit mode.

@@ -1,4 +1,4 @@
-"""How far running statements have come, as every session sees it."""
+"""The progress of running statements, as every session sees it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from celery_pgbg.handles import Attempt
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an attempt has come.
+    """The progress of an attempt.
 
     Attributes:
-        task_id, attempt: whose.
-        percent: 0 - 100, None where it is not known.
-        message: what it does; None where only the launching session could know.
+        task_id, attempt: the attempt.
+        percent: 0 - 100, None if unknown.
+        message: the reported words; None if only the launching session could know them.
         source: the ``statement`` reports it, the ``server`` counts it (VACUUM, CREATE INDEX ...), or it is only on
             ``record``.
     """
@@ -33,18 +33,18 @@ class Progress:
 
     @property
     def shown(self) -> tuple[int | None, str | None]:
-        """What people see of it."""
+        """The progress as a text for people."""
         return self.percent, self.message
 
     def with_message_of(self, reported: tuple[int | None, str | None] | None) -> Progress:
-        """Add the message that the statement reported to pg_background, if it came together with this percent."""
+        """Add the message that the statement reported to pg_background, if it was reported with this percent."""
         if self.source != "statement" or reported is None or reported[0] != self.percent:
             return self
         return replace(self, message=reported[1])
 
 
 def read_progress(session: Session, attempts: list[Attempt]) -> dict[Attempt, Progress]:
-    """Read the progress of those attempts of which any is known, on any session."""
+    """Read the known progress of attempts, on any session."""
     parameters = {"task_ids": [a.task_id for a in attempts], "attempts": [a.number for a in attempts]}
     with session.cursor(row_factory=class_row(Progress)) as cursor:
         rows = cursor.execute(queries.query("read_progress"), parameters).fetchall()

@@ -1,3 +1,3 @@
--- Take a record back whose launch did not happen.
+-- Delete a record whose launch did not happen.
 DELETE FROM celery_pgbg.execution
 WHERE task_id = %(task_id)s::text AND attempt = %(attempt)s::integer AND owner = (SELECT celery_pgbg.owner())

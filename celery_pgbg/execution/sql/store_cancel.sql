@@ -1,5 +1,5 @@
--- Leave a cancel as the outcome of an attempt that has none, so that it can neither be launched nor commit
--- any more; an order that waits is deleted. After lock_delivery, in its transaction, but with a snapshot of its own.
+-- Store a cancel as the outcome of an attempt without an outcome, so that it can neither be launched nor commit; a
+-- waiting order is deleted. After lock_delivery, in its transaction, but with a snapshot of its own.
 WITH stored AS (
     INSERT INTO celery_pgbg.outcome (task_id, attempt, succeeded, pid, started_at, finished_at, settled_as, sqlstate, message)
     VALUES (

@@ -1,5 +1,5 @@
--- Put the handle of a statement that stands alone on record, after its launch, and a moment at which the process of
--- its PID was its background worker: any process of that PID which began before is that one.
+-- Record the handle of a statement that stands alone, after its launch, and a moment at which the process with its PID
+-- was its background worker: any process with that PID that began before that moment is that background worker.
 UPDATE celery_pgbg.execution
 SET pid = %(pid)s::integer, cookie = %(cookie)s::bigint, launched_at = clock_timestamp(),
     seen_at = %(seen_at)s::timestamptz

@@ -1,5 +1,5 @@
--- Let a walk wait before its next batch, once the one in progress is committed. No row where there is none that is
--- not done. Any session.
+-- Pause a walk before its next batch, once the batch in progress is committed. No row without an unfinished walk. Any
+-- session.
 UPDATE celery_pgbg.walk AS walk
 SET is_paused = true
 WHERE (walk.walk_id = %(task_id)s::text OR walk.task_id = %(task_id)s::text)

@@ -1,4 +1,4 @@
--- Let a walk no longer wait; says what else it takes to go on with it. Any session.
+-- Let a walk continue; returns what else is needed for that. Any session.
 UPDATE celery_pgbg.walk AS walk
 SET is_paused = false
 WHERE (walk.walk_id = %(task_id)s::text OR walk.task_id = %(task_id)s::text) AND walk.owner = celery_pgbg.owner()

@@ -1,4 +1,4 @@
-"""Which way an order gets its background worker: the one place that chooses."""
+"""The only place that chooses the strategy of an order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from celery_pgbg.watch import Watch
 
 
 class Strategy(Protocol):
-    """Takes an order to its end in one way."""
+    """A strategy: one way to take an order to its end."""
 
     def run(self, order: Order, watch: Watch) -> Ending:
         """Launch, wait, stop on demand; see ``Runner.run``.
 
         Raises:
-            Unfit: it cannot be run in this way, and nothing was launched; its ``order`` fits another way.
+            Unfit: this strategy cannot run the order, and nothing was launched; another strategy can run its
+                ``order``.
         """
         ...
 
@@ -31,7 +32,7 @@ class OwnWorker(InTransaction):
 
 
 class Strategies:
-    """The ways there are, each made once."""
+    """All strategies, each made once."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
@@ -40,16 +41,16 @@ class Strategies:
         self._standalone = Standalone(means)
 
     def strategy_of(self, order: Order) -> Strategy:
-        """Choose by what the order asks for, and what is known of the server's sessions."""
+        """Choose by the order's options and the abilities of the server's sessions."""
         if not order.atomic:
             return self._standalone
-        # Settings are inherited at the launch. Where a time limit is, it would be one of the whole life.
+        # Settings are inherited at the launch. A time limit would limit the background worker's whole life.
         if order.reuse and not order.settings and self._means.launchers.may_reuse:
             return self._reused_worker
         return self._own_worker
 
     def run(self, order: Order, watch: Watch) -> Ending:
-        """Take an order to its end; one that turns out to be unfit for its way goes another."""
+        """Take an order to its end; an order that turns out to be unfit for its strategy gets another one."""
         while True:
             try:
                 return self.strategy_of(order).run(order, watch)

@@ -1,4 +1,4 @@
-"""What a runner did since it was made."""
+"""Counts of what a runner has done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from celery_pgbg.outcomes import Ending
 
 @dataclass
 class Counts:
-    """Counters that many threads raise: launches, and how attempts ended."""
+    """Counters, raised by many threads: launches, and the ends of attempts."""
 
     launched: int = 0
     attached: int = 0
@@ -28,13 +28,13 @@ class Counts:
             setattr(self, name, getattr(self, name) + 1)
 
     def add_ending(self, ending: Ending) -> None:
-        """Count how an attempt ended; one that was left running has not."""
+        """Count the end of an attempt; an attempt that was left running has not ended."""
         name = _NAMES.get(type(ending).__name__)
         if name is not None:
             self.add(name)
 
     def as_dict(self) -> dict[str, int]:
-        """All of them, by name."""
+        """All counters, by name."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""The way of an order whose statement runs in a transaction with its outcome: launch, wait, stop, and again if lost."""
+"""Runs an order whose statement and outcome are in one transaction: launch, wait, stop, and launch again if lost."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from celery_pgbg.watch import Interruption, Watch
 
 logger = logging.getLogger(__name__)
 
-#: Pauses between looks whether a cancelled worker is gone, in seconds.
+#: Pauses between checks whether a cancelled background worker is gone, in seconds.
 _FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.1
 
-#: And at most, where the server refuses the cancel.
+#: The longest pause while the server refuses the cancel, in seconds.
 _LONGEST_REFUSED = 10.0
 
 
-#: What the log says where an earlier delivery's background worker has ended without an outcome.
+#: The log's text if an earlier delivery's background worker has ended without an outcome.
 SETTLING = "%s has just ended: waiting for the session that launched it to say how"
 
-#: Why an attempt is lost that this delivery did not launch.
+#: The reason for a lost attempt that this delivery did not launch.
 ENDED_EARLIER = "its background worker ended without an outcome before this delivery"
 
 
@@ -41,21 +41,21 @@ class InTransaction:
     """Takes atomic orders to their ends, each in a background worker of its own.
 
     Args:
-        means: what the strategies of a runner share.
+        means: the shared parts of a runner's strategies.
     """
 
     def __init__(self, means: Means) -> None:
         self.means = means
 
     def run(self, order: Order, watch: Watch) -> Ending:
-        """Launch, wait, stop on demand, and launch again what is lost and may be."""
+        """Launch, wait, stop on demand, and launch again after a loss, if allowed."""
         entry = self.means.watches.add(watch, is_walk=order.walk is not None)
         backoff = Backoff()
         rescues: list[threading.Timer] = []
 
         def rescue(interruption: Interruption) -> None:
-            """This thread may wait for an answer that the statement holds up, and not hear of the interruption."""
-            # A shutdown may come in a signal's handler, where no thread can be started.
+            """This thread may be blocked by the statement itself, and so miss the interruption."""
+            # A shutdown may come in a signal's handler, which cannot start a thread.
             if interruption not in (Interruption.DETACH, Interruption.SHUTDOWN):
                 opener = self.means.opener("stop")
                 rescues.append(end_holder_soon(opener, order.attempt.task_id, [order.attempt.number]))
@@ -76,7 +76,7 @@ class InTransaction:
                 if isinstance(ending, Lost):
                     ending = self._with_hope(order, ending)
                     if entry.owner is None and not ending.hopeless:
-                        # Another's worker died: this delivery may run it.
+                        # Another delivery's background worker died: this delivery may run the statement.
                         _start_over(entry)
                         continue
                 return ending
@@ -87,13 +87,13 @@ class InTransaction:
             self._let_go(entry)
 
     def _let_go(self, entry: Entry) -> None:
-        """Nobody waits for its background worker any more, which may run on."""
+        """Stop waiting for the background worker, which may run on."""
         _detach(entry)
 
     def _leaves_a_walk(self, order: Order, ending: Ending) -> bool:
-        """Whether a background worker was lost on a walk that another may go on with after the last batch.
+        """Whether a lost background worker was on a walk that another one may continue after the last batch.
 
-        Each batch that is done lets launches count anew.
+        A finished batch resets the count of launches.
         """
         if order.walk is None or not isinstance(ending, Lost) or self._with_hope(order, ending).hopeless:
             return False
@@ -101,7 +101,7 @@ class InTransaction:
         return True
 
     def _with_hope(self, order: Order, lost: Lost) -> Lost:
-        """Say whether the attempt may be launched again; what crashes the server must not do so for ever."""
+        """Whether the attempt may be launched again; a statement that crashes the server must not do so for ever."""
         limit = self.means.settings.max_launches
         try:
             launches = self.means.launchers[0].count_launches(order)
@@ -113,7 +113,7 @@ class InTransaction:
         return Lost(f"{lost.reason}; launched {launches} times (pgbg_max_launches)", hopeless=True)
 
     def _launch(self, order: Order, entry: Entry) -> Interruption | None:
-        """Launch, waiting for a slot or for the server; returns what interrupted the wait, if anything did."""
+        """Launch, after a wait for a slot or the server if needed; returns the interruption of that wait, if any."""
         watch = entry.watch
         backoff = Backoff()
         try:
@@ -132,7 +132,7 @@ class InTransaction:
                 except psycopg.Error as exc:
                     watch.deliver(Raised(from_exception(exc)))
                     return None
-                # Only now is it known that the server lets us. A wait for a slot needs the listener, too.
+                # Only now is it known that the server accepts us. A wait for a slot needs the listener too.
                 self.means.start()
                 if launch.state != "full":
                     self._launched(launch, launcher, entry)
@@ -184,9 +184,9 @@ class InTransaction:
         return ending
 
     def _signal_until_it_ends(self, order: Order, entry: Entry) -> Ending:
-        """Cancel, and wait until the worker is gone: then there is an outcome, or there never will be.
+        """Cancel, and wait until the background worker is gone: then there is an outcome, or there never will be.
 
-        Without a launch of ours it is that of an earlier delivery, if there is one. Where the server refuses
+        If we have not launched, the background worker is an earlier delivery's, if there is one. If the server refuses
         the cancel, it is tried again as long as the statement runs.
         """
         pause = _FIRST_LOOK
@@ -201,7 +201,7 @@ class InTransaction:
                 pause = min(pause * 1.5, _LONGEST_LOOK)
             except (psycopg.Error, PgbgError) as exc:
                 if entry.handle is None and not entry.may_run:
-                    # We wait in line for a server that is away: the revoke shall not wait as well.
+                    # We wait in line for an unreachable server: the revoke must not wait too.
                     return Cancelled()
                 signalled = False
                 pause = backoff.next()
@@ -212,7 +212,7 @@ class InTransaction:
         return ending
 
     def _settle_revoke(self, watch: Watch) -> Ending:
-        """See that no other delivery runs it again, which may not have heard of the revoke yet.
+        """Prevent other deliveries from running it again: they may not know of the revoke yet.
 
         An outcome that has come since stands.
         """
@@ -227,14 +227,17 @@ class InTransaction:
         return watch.ending or Cancelled()
 
     def _forgive_launches(self, order: Order) -> None:
-        """What goes back to the broker is launched again at once, as often as there are deploys or time limits."""
+        """Do not count the launch, because the message goes back.
+
+        It is launched again at once, as often as there are deploys or time limits.
+        """
         try:
             self.means.launchers[0].forgive_launches(order.attempt)
         except (psycopg.Error, PgbgError) as exc:
             logger.warning("%s: its launch counts as one that was lost: %s", order.attempt, exc)
 
     def _is_out_of_sight(self, order: Order) -> bool:
-        """Whether the worker is gone, asked where our schema or the extension is not usable."""
+        """Whether the background worker is gone, without our schema or the extension."""
         try:
             return not self.means.launchers[0].shows(order.attempt)
         except (psycopg.Error, PgbgError):
@@ -262,7 +265,7 @@ class InTransaction:
 
 
 def _start_over(entry: Entry) -> None:
-    """Let go of a background worker that has ended, before another is launched."""
+    """Forget an ended background worker, before another one is launched."""
     _detach(entry)
     entry.start_over()
     entry.watch.start_over()

@@ -1,4 +1,4 @@
-"""What the strategies of one runner share."""
+"""The shared parts of one runner's strategies."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Launchers(list[Launcher]):
 
     @property
     def may_reuse(self) -> bool:
-        """Whether their background workers may run more than one task, as far as it is known."""
+        """Whether their background workers may run more than one task, as far as known."""
         return all(launcher.may_reuse for launcher in self)
 
     def in_turn(self) -> list[Launcher]:
@@ -56,7 +56,7 @@ class Launchers(list[Launcher]):
         return used[first:] + used[:first]
 
     def least_busy(self) -> Launcher:
-        """One that is free, else one that may be soon."""
+        """A free launcher, else one that may be free soon."""
         return min(self.in_turn(), key=_busyness)
 
     def first_free(self) -> Launcher:
@@ -65,7 +65,7 @@ class Launchers(list[Launcher]):
 
 
 def _busyness(launcher: Launcher) -> int:
-    """0 for a launcher that is free, 1 for one in a call, 2 where that seems to get no answer."""
+    """0 for a free launcher, 1 for a launcher in a call, 2 for a stalled call."""
     seconds = launcher.seconds_in_call
     return (seconds > 0) + (seconds > _LONG_CALL)
 
@@ -76,13 +76,13 @@ class Means:
 
     Attributes:
         settings: the ``pgbg_*`` settings.
-        opener: gives a function that opens a session for a purpose.
+        opener: returns a function that opens a session for a purpose.
         launchers: the launching sessions.
-        start: starts the runner's threads, once; called when it is known that the server lets us launch.
+        start: starts the runner's threads, once; called when the server is known to let us launch.
         watches: what is waited for.
-        line: of those that wait for a slot.
-        counts: what became of the orders.
-        standalone: watches of statements that stand alone.
+        line: the line for slots.
+        counts: the counters of orders.
+        standalone: the watches of statements with ``atomic=False``.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""Orders for background workers that run one after another: placed many at once, and looked after together."""
+"""Orders for reusable background workers: many are placed in one call, and checked together."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ from celery_pgbg.outcomes import Lost
 
 logger = logging.getLogger(__name__)
 
-#: When an order that was placed is first looked after, in seconds: most have ended by then. And where many are there.
+#: When a placed order is first checked, in seconds: most have ended by then; and the time with many orders.
 _FIRST_LOOK, _FIRST_LOOK_OF_MANY = 0.015, 0.04
 _MANY = 4
 
-#: Pauses between looks get longer by this factor, up to so many seconds.
+#: Pauses between checks grow by this factor, up to so many seconds.
 _LONGER, _LONGEST_PAUSE = 1.6, 0.5
 
-#: Least time between two looks, which are for all orders together, in seconds; and where many are there.
+#: Least time between two checks of all orders, in seconds; and the time with many orders.
 _BETWEEN_LOOKS, _BETWEEN_LOOKS_AT_MANY = 0.01, 0.08
 
-#: How long one look may take before another thread looks, in seconds.
+#: How long one check may take before another thread checks, in seconds.
 _LONGEST_LOOK = 1.0
 
 #: Orders in one call.
 _BATCH = 100
 
-#: How long one call may take before another thread makes one for those that came since, in seconds.
+#: How long one call may take before another thread makes a call for newer orders, in seconds.
 _LONG_CALL = 0.02
 
 #: Background workers that have taken nothing for so long, in milliseconds, are all at work for longer.
 _STANDSTILL_MS = 60
 
-#: The longest that what waits should take to be taken, in seconds, and over how long that rate is measured.
+#: The longest time in which waiting orders should be taken, in seconds, and the time over which the rate is measured.
 _LONGEST_QUEUE, _RATE_SECONDS = 0.25, 0.1
 
-#: What may be over at the next try.
+#: Errors that may be gone at the next try.
 PASSING = (SessionLost, errors.SerializationFailure, errors.DeadlockDetected)
 
-#: So many looks on end must say that an order is nowhere, or has an outcome of which no notice came.
+#: So many checks in a row must find an order absent, or find an outcome without a notification.
 _LOOKS_TO_BELIEVE = 2
 
 
 @dataclass
 class _Turns:
-    """How many orders a pool had taken at a moment of the monotonic clock."""
+    """How many orders a pool had taken at a time of the monotonic clock."""
 
     number: int = 0
     at: float = 0.0
@@ -69,10 +69,10 @@ class _Turns:
 class Placer:
     """Places the orders of one runner and launches background workers that take them. Any thread may call.
 
-    Orders that come while a call is in progress are sent together, by the thread of the first, when it is done.
+    Orders that come during a call are sent together after it, by the thread of the first such order.
 
     Args:
-        means: what the strategies share.
+        means: the shared parts of the strategies.
     """
 
     means: Means
@@ -90,13 +90,13 @@ class Placer:
 
     def put(self, order: Order, entry: Entry) -> Placing:
         """Queue an order; ``send`` sends it."""
-        # What one role leaves in a session that we do not know of is not another's.
+        # One role's unknown leftovers in a session must not reach another role.
         placing = Placing(order, entry, f"{self._name} {order.role or ''}".strip())
         self._enqueue(placing)
         return placing
 
     def again(self, placing: Placing) -> None:
-        """Queue once more what could not be sent."""
+        """Queue an order again that could not be sent."""
         placing.state = "queued"
         self._enqueue(placing)
 
@@ -107,7 +107,7 @@ class Placer:
             self._queue.append(placing)
 
     def withdraw(self, placing: Placing) -> bool:
-        """Take an order back. False if it is too late: it was sent."""
+        """Take an order back. False if it was already sent."""
         with self._lock:
             if placing.state != "queued" or placing not in self._queue:
                 return False
@@ -115,12 +115,12 @@ class Placer:
             return True
 
     def forget(self, placing: Placing) -> None:
-        """Nobody waits for it any more."""
+        """No thread waits for it any more."""
         with self._lock:
             self._placed.pop(placing, None)
 
     def send(self) -> None:
-        """Send what is queued, unless another thread has just begun to; it wakes one for what is left."""
+        """Send the queued orders, unless another thread has just begun to; that thread wakes one for the rest."""
         batch = self._begin()
         if not batch:
             return
@@ -172,7 +172,7 @@ class Placer:
     def _send(self, batch: list[Placing]) -> None:
         launcher = self.means.launchers.first_free()
         results = launcher.place([(placing.pool, placing.order) for placing in batch])
-        # Only now is it known that the server lets us.
+        # Only now is it known that the server accepts us.
         self.means.start()
         finished = []
         without_worker: list[str] = []
@@ -209,7 +209,7 @@ class Placer:
     # --- background workers --------------------------------------------------------------------------
 
     def launch(self, pool: str, launcher: Launcher | None = None) -> bool:
-        """Launch another background worker for a pool, if nobody stands in line for a slot. False if none is free."""
+        """Launch another background worker for a pool, if the line for slots is empty. False if no slot is free."""
         if launcher is not None and len(self.means.line):
             is_launched = False
         else:
@@ -229,10 +229,10 @@ class Placer:
     # --- looking -------------------------------------------------------------------------------------
 
     def look(self, placing: Placing) -> None:
-        """Look after all orders that were placed, if it is time for this one, and nobody else does or just has.
+        """Check all placed orders, if it is time for this one and no other thread checks or has just checked.
 
         Raises:
-            SessionLost, psycopg.Error: it cannot be looked for now.
+            SessionLost, psycopg.Error: the orders cannot be checked now.
         """
         now = time.monotonic()
         with self._lock:
@@ -241,7 +241,7 @@ class Placer:
             placing.pause = min(placing.pause * _LONGER, _LONGEST_PAUSE)
             placing.next_look = now + placing.pause
             between = _BETWEEN_LOOKS if len(self._placed) <= _MANY else _BETWEEN_LOOKS_AT_MANY
-            # One that gets no answer keeps no other from looking.
+            # A stalled check must not prevent another one.
             if now - self._last_look < (_LONGEST_LOOK if self._is_looking else between):
                 return
             self._is_looking, self._last_look = True, now
@@ -283,10 +283,10 @@ class Placer:
         placing.wake()
 
     def _help(self, pool: str, waiting: list[Placing], sight: Sight, launcher: Launcher) -> None:
-        """Launch background workers where those that there are do not take what waits.
+        """Launch background workers if the present ones do not take the waiting orders.
 
-        Where they take nothing, for half of what waits, as some may be taken meanwhile. Where they take too slowly, one
-        more: on a busy machine it makes nothing faster.
+        If they take nothing: for half of the waiting orders, because some may be taken in the meantime. If they are
+        too slow: only one more, because on a busy machine more do not help.
         """
         patience = time.monotonic() - min(placing.placed_at for placing in waiting)
         missing = len(waiting) - (sight.free_workers if patience < _LONGEST_PAUSE else 0)
@@ -307,7 +307,7 @@ class Placer:
             self._fail(waiting, exc)
 
     def _fail(self, waiting: list[Placing], error: psycopg.Error) -> None:
-        """The server refuses background workers for these."""
+        """Fail these orders: the server refuses background workers for them."""
         for placing in waiting:
             with self._lock:
                 self._placed.pop(placing, None)
@@ -315,7 +315,7 @@ class Placer:
             placing.wake()
 
     def _seconds_to_take(self, pool: str, sight: Sight) -> float:
-        """How long they take for each order, as it was lately; 0 where that is not known."""
+        """Recent seconds for each order; 0 if unknown."""
         turns = _Turns(sight.turns or 0, time.monotonic())
         before = self._turns.get(pool)
         if before is None or turns.at - before.at > _LONGEST_PAUSE or turns.number < before.number:

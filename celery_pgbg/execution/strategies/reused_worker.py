@@ -1,4 +1,4 @@
-"""The way of an order that a reusable background worker takes."""
+"""Runs an order in a reusable background worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from celery_pgbg.watch import Interruption
 
 logger = logging.getLogger(__name__)
 
-#: Pause between looks whether another thread has sent an order, in seconds.
+#: Pause between checks whether another thread has sent an order, in seconds.
 _PAUSE = 0.005
 
 
@@ -33,7 +33,7 @@ class ReusedWorker(InTransaction):
         self._placer = Placer(means)
 
     def _let_go(self, entry: Entry) -> None:
-        """Its background worker goes on with others."""
+        """Its background worker continues with other orders."""
 
     def _launch(self, order: Order, entry: Entry) -> Interruption | None:
         entry.start_over()
@@ -41,7 +41,7 @@ class ReusedWorker(InTransaction):
         return entry.watch.interruption
 
     def _wait(self, order: Order, entry: Entry) -> Ending:
-        """Place the order, and wait; which background worker runs it may be known only at its end."""
+        """Place the order, and wait; its background worker may be known only at its end."""
         watch = entry.watch
         placing = self._placer.put(order, entry)
         backoff = Backoff()
@@ -64,16 +64,16 @@ class ReusedWorker(InTransaction):
             self.means.line.leave(watch)
 
     def _take_back(self, placing: Placing) -> None:
-        """See that no other thread is sending it: it is placed then, or never will be."""
+        """Wait until no other thread sends it: then it is placed, or never will be."""
         while not self._placer.withdraw(placing) and placing.state == "sent":
             time.sleep(_PAUSE)
 
     def _signal(self, entry: Entry) -> bool:
-        """Stop it through its row: the handle is that of a background worker which may have gone on to another."""
+        """Stop it through its row: the background worker of the handle may already run another order."""
         return self.means.launchers[0].terminate(entry.watch.attempt)
 
     def _go_on(self, placing: Placing, backoff: Backoff) -> None:
-        """What a waiting thread does when it is woken without an end, or its time is over."""
+        """The work of a waiting thread that wakes without an end, or whose time is over."""
         watch = placing.entry.watch
         if placing.error is not None:
             self._try_again(placing, backoff)
@@ -93,10 +93,10 @@ class ReusedWorker(InTransaction):
             logger.warning("%s cannot be looked after, again in %.1f s: %s", watch.attempt, seconds, exc)
 
     def _try_again(self, placing: Placing, backoff: Backoff) -> None:
-        """Queue once more what could not be sent, or fail.
+        """Queue an order again that could not be sent, or fail.
 
         Raises:
-            Exception: what the order itself is to blame for, or the configuration.
+            Exception: an error of the order itself, or of the configuration.
         """
         error, placing.error = placing.error, None
         watch = placing.entry.watch
@@ -108,14 +108,14 @@ class ReusedWorker(InTransaction):
                 self._placer.again(placing)
         elif error is not None:
             if placing.entry.may_run:
-                # It was placed, and then no background worker could be launched.
+                # It was placed, but no background worker could be launched.
                 self.means.launchers[0].terminate(watch.attempt)
             if not isinstance(error, psycopg.Error):
                 raise error
             watch.deliver(Raised(from_exception(error)))
 
     def _stand_in_line(self, placing: Placing) -> None:
-        """Launch another background worker when it is our turn; one that is there may take the order before."""
+        """Launch another background worker when it is our turn; an existing one may take the order before."""
         line, watch = self.means.line, placing.entry.watch
         try:
             is_launched = line.join(watch) and self._placer.launch(placing.pool)

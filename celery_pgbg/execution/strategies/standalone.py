@@ -1,8 +1,8 @@
 """Statements that stand alone (``atomic=False``): VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT.
 
-They run at top level, with no gate and no wrapper, and so on a launching session of their own, where
-one handle cannot be taken for another. Their end is found by polling, and their outcome is stored
-after it: if the Celery worker dies in between, nothing says how far they came.
+They run at top level, with no gate and no wrapper. So each has its own launching session, where handles cannot be
+confused. Their end is found by polling, and their outcome is stored afterwards: if the Celery worker dies in between,
+nobody knows how far they came.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from celery_pgbg.watch import Interruption, Watch
 
 logger = logging.getLogger(__name__)
 
-#: Pauses between two looks at a running statement, in seconds; growing from the first to the longest.
+#: Pauses between two checks of a running statement, in seconds; they grow from the first to the longest.
 _FIRST_LOOK, _LONGEST_LOOK = 0.01, 0.5
 
-#: SQLSTATEs of what passes by itself: a deadlock, a lock that was not to be had in time.
+#: SQLSTATEs of temporary failures: a deadlock, a lock timeout.
 _PASSING = ("40P01", "55P03")
 
-#: Nobody could read it without holding a snapshot, which such statements as CREATE INDEX CONCURRENTLY wait for.
+#: Reading would hold a snapshot, and statements such as CREATE INDEX CONCURRENTLY wait for snapshots.
 _TOLD_TOO_MUCH = ErrorReport(
     "54000",
     "the statement was stopped: its rows and messages are more than fits in the queue of its background worker",
@@ -134,7 +134,7 @@ def _launch_and_watch(
             launcher.settle_revoke()
         if isinstance(ending, (Cancelled, Detached)):
             return ending
-        # Another process may have revoked it, and has left that as its outcome.
+        # Another process may have revoked it, and stored the revoke as its outcome.
         return _stored(launcher) or _decoded(ending)
     except SessionLost as exc:
         logger.warning("%s: %s; looking for its background worker", watch.attempt, exc)
@@ -152,13 +152,13 @@ def _attend(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Endin
 
 
 def _may_build_again(order: Order, watch: Watch, ending: Ending) -> bool:
-    """Whether an index whose build failed is made again at once: not where somebody has stopped it."""
+    """Whether an index whose build failed is made again at once: not if somebody has stopped the build."""
     is_passing = isinstance(ending, Raised) and ending.report.sqlstate in _PASSING
     return order.retry_invalid and is_passing and watch.interruption is None
 
 
 def _launch_again(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
-    """Launch the same statement once more; None where that is refused, and the first error stands."""
+    """Launch the same statement once more; None if that is refused, and the first error stands."""
     logger.warning("%s: builds the index again", watch.attempt)
     try:
         return _launch(launcher, watch, line)
@@ -168,7 +168,7 @@ def _launch_again(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) ->
 
 
 def _with_invalid_index(launcher: StandaloneLauncher, watch: Watch, ending: Ending) -> Ending:
-    """Name the invalid index that a statement has left which did not succeed, and drop it where the task wants."""
+    """Name the invalid index that a failed statement has left, and drop it if the task wants that."""
     launcher.dropped = []
     if isinstance(ending, (Returned, Detached)) or not (names := launcher.left_invalid()):
         return ending
@@ -216,9 +216,9 @@ def _poll(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
 
 
 def _pause(launcher: StandaloneLauncher, watch: Watch, seconds: float, handle: Handle | None = None) -> float:
-    """Wait before the next look; an interruption ends the wait once. Returns the next wait."""
+    """Wait before the next check; an interruption ends the wait once. Returns the next wait."""
     if seconds == _LONGEST_LOOK:
-        # What is wrong with the session shows at the next look for the end.
+        # The next check shows what is wrong with the session.
         with contextlib.suppress(SessionLost, psycopg.Error):
             launcher.look_at_progress(watch, handle)
         watch.pass_progress_on()
@@ -232,7 +232,7 @@ def _pause(launcher: StandaloneLauncher, watch: Watch, seconds: float, handle: H
 def _named(
     launcher: StandaloneLauncher, ending: Returned | Raised | Lost, watch: Watch, signalled: bool, was_blocked: bool
 ) -> Ending:
-    """What the worker says is the statement's error, unless it was ended on our demand."""
+    """The background worker's error is the statement's error, unless we ended it."""
     if isinstance(ending, Returned) or (isinstance(ending, Raised) and ending.report.sqlstate not in ENDED):
         return ending
     if signalled:
@@ -245,13 +245,13 @@ def _named(
 
 
 def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: bool = False) -> Ending:
-    """Wait for the end of a worker whose handle is not ours: for its outcome, or for its absence.
+    """Wait for the end of a background worker whose handle is not ours: for its outcome, or for its absence.
 
     Args:
         launcher: a session of the statement's own.
         order: the statement.
-        watch: whose wait it is.
-        is_ours: the launching session was ours, and is lost.
+        watch: the watch that waits.
+        is_ours: whether the launching session was ours, and is lost.
     """
     pause = _FIRST_LOOK
     backoff = Backoff()
@@ -290,7 +290,7 @@ def _stored(launcher: StandaloneLauncher) -> Ending | None:
 
 
 def _decoded(ending: Ending) -> Ending:
-    """The end of a statement whose record is gone, so that its outcome could not be stored."""
+    """The end of a statement whose outcome could not be stored, because its record is gone."""
     if not isinstance(ending, Returned):
         return ending
     return _ending_of(StoredOutcome("", 0, succeeded=True, **ending.value.as_parameters()))

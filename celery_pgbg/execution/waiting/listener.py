@@ -1,4 +1,4 @@
-"""The listener: one session that NOTIFY wakes for each outcome that commits."""
+"""The listener: one session that NOTIFY wakes for each committed outcome."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ logger = logging.getLogger(__name__)
 _LOOK_UP_SECONDS = 0.25
 
 
-#: Where so many wait, outcomes are read together that come within some milliseconds, in seconds.
+#: With so many waiting threads, outcomes are collected for some milliseconds and read together, in seconds.
 _MANY, _GATHERING = 8, 0.005
 
 
 class Listener(LastingThread):
     """A thread that turns notifications into ends of watches.
 
-    It only hurries: what it misses while its session is down, the sweeper finds.
+    The sweeper finds ends that the listener misses while its session is down.
 
     Args:
         open_session: makes a connected session in autocommit mode.
         watches: what is waited for.
-        on_any: called after each outcome, also those of others.
+        on_any: called after each outcome, also of other Celery workers.
     """
 
     def __init__(self, open_session: Callable[[], Session], watches: Watches, on_any: Callable[[], None]) -> None:
@@ -80,6 +80,6 @@ class Listener(LastingThread):
 
 
 def attempt_of(payload: str) -> Attempt:
-    """Read a notification, which any role may have sent."""
+    """Read a notification; any role may have sent it."""
     number, _, task_id = payload.partition(" ")
     return Attempt(task_id, int(number) if number.isascii() and number.isdecimal() and len(number) <= 10 else 0)

@@ -1,4 +1,4 @@
-"""The part of a sweep that lets watches know how far their statements have come."""
+"""The part of a sweep that reports progress to watches."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from celery_pgbg.execution.waiting.watches import Entry
 
 
 def sweep_progress(asked: Launcher, entries: list[Entry]) -> None:
-    """Let watches know how far their statements have come, whichever session launched them.
+    """Report the progress of statements to their watches, whichever session launched them.
 
     Args:
         asked: a launcher whose session answers.
-        entries: of what runs.
+        entries: the entries of running statements.
     """
     watches = {entry.watch.attempt: entry for entry in entries}
     if not watches:
@@ -26,7 +26,7 @@ def sweep_progress(asked: Launcher, entries: list[Entry]) -> None:
 
 
 def _with_message(entry: Entry, progress: Progress) -> Progress:
-    """Add what the statement has said beside the percent, which the session that launched it can read."""
+    """Add the statement's message, which only the launching session can read."""
     if progress.source != "statement" or (held := entry.held) is None:
         return progress
     owner, handle = held

@@ -1,4 +1,4 @@
-"""Standing in line for a free background worker slot of the server."""
+"""The line for a free background worker slot of the server."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from celery_pgbg.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-#: How long the first in line waits at most before it tries again, in seconds. A slot that another
-#: process frees is noticed only by trying.
+#: Longest wait of the first in line before it tries again, in seconds. Only a try notices a slot that another process
+#: frees.
 _LONGEST_WAIT = 0.5
 
-#: How long it waits at least where statements of others end, so that these do not keep it trying.
+#: Shortest wait while statements of others end, so that their ends do not cause endless tries.
 _SHORTEST_WAIT = 0.05
 
-#: How long the others wait before they look whether they are first, if nothing wakes them.
+#: How long the others wait before they check whether they are first, if nothing wakes them.
 _WAIT_OF_OTHERS = 5.0
 
 
 class SlotLine:
-    """The line of this process: only its first tries to launch, so that the oldest goes first."""
+    """The line of this process: only the first in line tries to launch, so the oldest goes first."""
 
     def __init__(self) -> None:
         self._line: deque[Watch] = deque()
         self._lock = threading.Lock()
-        # Short at first: an outcome is announced some milliseconds before its process leaves the slot. A try that comes
-        # too early must not lose the slot to a later one.
+        # Short at first, because an outcome is announced some milliseconds before its process leaves the slot. A try
+        # that comes too early must not lose the slot to a later task.
         self._backoff = Backoff(0.004, _LONGEST_WAIT)
         self._last_try = 0.0
 
@@ -38,7 +38,7 @@ class SlotLine:
         return len(self._line)
 
     def join(self, watch: Watch) -> bool:
-        """Take the last place, unless nobody waits or the watch stands in line already.
+        """Take the last place, unless the line is empty or the watch is already in line.
 
         Returns:
             Whether the watch may try to launch now.
@@ -71,15 +71,15 @@ class SlotLine:
                 self._nudge_first()
 
     def nudge(self) -> None:
-        """A statement of ours ended: let the first in line try at once."""
+        """One of our statements ended: let the first in line try at once."""
         with self._lock:
             self._nudge_first()
 
     def nudge_soon(self) -> None:
-        """A statement of some Celery worker ended: let the first in line try, as the others that were notified do.
+        """A statement of any Celery worker ended: let the first in line try, like the other notified processes.
 
-        A busy process learns at once of each slot that its own statements leave. Without this, a process that
-        runs nothing would learn of slots only by trying now and then. Not more often than every ``_SHORTEST_WAIT``.
+        A busy process learns at once of slots that its own statements leave. Without this method, a process without
+        statements would learn of slots only by trying now and then. Not more often than every ``_SHORTEST_WAIT``.
         """
         with self._lock:
             if self._line and time.monotonic() - self._last_try > _SHORTEST_WAIT:

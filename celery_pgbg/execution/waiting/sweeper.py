@@ -1,4 +1,4 @@
-"""The sweeper: a slow look for ends that no notification announces, and for progress."""
+"""The sweeper: slow periodic checks for ends without a notification, and for progress."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_DELETES = 600.0
 
-#: Sweeps between two looks for statements that stood alone and are lost.
+#: Number of sweeps between two checks for lost statements with ``atomic=False``.
 _SWEEPS_BETWEEN_SETTLING = 6
 
-#: Records deleted in one call on a launching session, which launches wait for.
+#: Number of records deleted in one call on a launching session; launches wait for that call.
 _DELETED_AT_ONCE = 1000
 
 _DEADLOCK = "40P01"
 
 
 class Sweeper(LastingThread):
-    """A thread that finds workers that stopped without an outcome: a failed commit, a cancel, a crash.
+    """A thread that finds background workers that stopped without an outcome: a failed commit, a cancel, a crash.
 
-    It also reads outcomes whose notification was missed (or all of them, where NOTIFY is off),
-    puts progress on record, detaches handles that are done with, and deletes what has expired.
+    It also reads outcomes whose notification was missed (or all outcomes, without NOTIFY), records progress, detaches
+    unneeded handles, and deletes expired records.
 
     Args:
-        launchers: the sessions whose handles it looks after.
+        launchers: the sessions with the handles.
         watches: what is waited for.
         settings: ``sweep_interval``, ``poll_interval``, ``notify``, ``outcome_expires``.
     """
@@ -63,7 +63,7 @@ class Sweeper(LastingThread):
         self._wake.set()
 
     def _sweep_at_intervals(self) -> None:
-        """Sweep at the interval, slower while the server does not answer."""
+        """Sweep at the interval, less often while the server does not answer."""
         backoff = Backoff(self._settings.sweep_interval)
         interval = self._settings.sweep_interval if self._settings.notify else self._settings.poll_interval
         pause = interval
@@ -95,7 +95,7 @@ class Sweeper(LastingThread):
         self._delete_expired(now)
 
     def _delete_expired(self, now: float) -> None:
-        """Delete a batch, and where there are more another in the next round: launches do not wait long for it."""
+        """Delete a batch, and if there are more, another one in the next round: so launches do not wait long."""
         expires = self._settings.outcome_expires
         if self._expiry is None and expires is not None and now - self._last_delete > _SECONDS_BETWEEN_DELETES:
             self._last_delete = now
@@ -105,7 +105,7 @@ class Sweeper(LastingThread):
             self._expiry = expiry
 
     def _settle_lost(self) -> None:
-        """Settle what stood alone and is lost, whichever Celery worker launched it."""
+        """Settle lost statements with ``atomic=False``, whichever Celery worker launched them."""
         if self._sweeps % _SWEEPS_BETWEEN_SETTLING == 0:
             for attempt in self._launchers[0].settle_lost():
                 logger.warning("%s: %s; no Celery worker looked after it any more", attempt, UNSEEN)
@@ -127,19 +127,19 @@ class Sweeper(LastingThread):
                 case "stopped":
                     _conclude_or_log(launcher, entry)
                 case None:
-                    # That launching session was lost, not the worker: it is watched like another's.
+                    # The launching session was lost, not the background worker: watch it like another session's.
                     entry.disown()
         self._unblock(launcher, running)
 
     def _unblock(self, launcher: Launcher, entries: dict[Handle, Entry]) -> None:
-        """Give up the handles of background workers whose queue is full: they are watched like another session's."""
+        """Give up the handles of background workers with a full queue: watch them like another session's."""
         for handle in launcher.blocked(list(entries)):
             entry = entries[handle]
             logger.warning("%s: its queue for messages such as INFO is full; they are dropped", entry.watch.attempt)
             _give_up(entry, launcher, handle)
 
     def _sweep_attached(self) -> None:
-        """Find the ends of workers that other sessions launched."""
+        """Find the ends of background workers that other sessions launched."""
         attached = [entry for entry in self._watches.entries() if entry.owner is None and entry.handle]
         if not attached:
             return
@@ -147,13 +147,13 @@ class Sweeper(LastingThread):
         running = launcher.running([entry.watch.attempt for entry in attached])
         for entry in attached:
             entry.absences = 0 if entry.watch.attempt in running else entry.absences + 1
-            # The launching session may know an error that is no outcome yet: its turn comes first.
+            # The launching session may know an error that is not an outcome yet: it goes first.
             if entry.absences > 1:
                 _conclude_or_log(launcher, entry)
 
 
 def _conclude_or_log(launcher: Launcher, entry: Entry) -> None:
-    """Conclude one; where that fails for reasons of its own, the others are looked at all the same."""
+    """Conclude one entry; its failure must not stop the check of the others."""
     try:
         conclude(launcher, entry)
     except SessionLost:
@@ -163,9 +163,9 @@ def _conclude_or_log(launcher: Launcher, entry: Entry) -> None:
 
 
 def conclude(launcher: Launcher, entry: Entry) -> None:
-    """Deliver to a watch how its stopped worker ended: by its outcome, else by its error, else lost.
+    """Deliver the end of a stopped background worker to its watch: the outcome, else the error, else lost.
 
-    Nothing yet where another delivery has ended it.
+    Nothing is delivered yet if another delivery has ended it.
     """
     watch = entry.watch
     outcomes: list[StoredOutcome] = launcher.read_outcomes([watch.attempt])
@@ -178,21 +178,21 @@ def conclude(launcher: Launcher, entry: Entry) -> None:
     else:
         owner, handle = held
         if owner.was_terminated(watch.attempt, handle):
-            # By another delivery, which knows why: it stores a revoke; else this one may launch it again.
+            # Another delivery has ended it, and knows why: it stores a revoke; else this delivery may launch it again.
             logger.info("%s: another delivery has ended its background worker", watch.attempt)
             _give_up(entry, owner, handle)
             return
         ending = _from_error(owner, handle)
         if isinstance(ending, Raised) and ending.report.sqlstate == _DEADLOCK:
-            # In the statement it would be the outcome. This one hit the writing of the outcome: all is rolled back,
-            # and like another's attempt that died it may be launched again.
+            # An error in the statement would be the outcome. This error came while the outcome was written: everything
+            # is rolled back, and the attempt may be launched again, as after a crash.
             _give_up(entry, owner, handle)
             ending = Lost(f"its outcome could not be written: {ending.report.message}")
         elif isinstance(ending, Raised) and entry.is_walk and is_passing(ending.report):
-            # Another background worker goes on after the last batch.
+            # Another background worker continues after the last batch.
             ending = Lost(f"its background worker ended: {ending.report.message}")
         elif isinstance(ending, Raised):
-            # Other deliveries would run it again. An outcome that has come since the look above stands.
+            # Otherwise other deliveries would run it again. An outcome that has come since the check above stands.
             launcher.store_error(watch.attempt, ending.report)
             for outcome in launcher.read_outcomes([watch.attempt]):
                 deliver(watch, outcome)
@@ -200,13 +200,13 @@ def conclude(launcher: Launcher, entry: Entry) -> None:
 
 
 def _give_up(entry: Entry, owner: Launcher, handle: Handle) -> None:
-    """Give up a handle: its background worker is looked after like another session's."""
+    """Give up a handle: its background worker is watched like another session's."""
     entry.disown()
     owner.detach(handle)
 
 
 def _from_error(owner: Launcher, handle: Handle) -> Ending:
-    """Whatever the background worker says is the statement's error; one that had not begun with it is lost."""
+    """The background worker's error is the statement's error; if the statement had not begun, the attempt is lost."""
     report = owner.error_of(handle)
     if report is None:
         return Lost("its background worker ended without an outcome or an error")

@@ -1,4 +1,4 @@
-"""Which attempts this process waits for, and the handing over of their ends."""
+"""The attempts that this process waits for, and the delivery of their ends."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Entry:
     """One watch in the register.
 
     Attributes:
-        watch: the wait; it has the handle.
-        owner: the launcher whose session has that handle, None where another session has it.
-        is_walk: of a batched task, which another background worker can go on with.
-        may_run: it was placed, and whether a background worker has taken it is not known.
-        absences: in how many sweeps on end its background worker, launched by another session, was not there.
+        watch: the watch, with the handle.
+        owner: the launcher whose session has that handle; None if another session has it.
+        is_walk: whether it is a batched task, which another background worker can continue.
+        may_run: whether the order was placed and may have been taken by a background worker.
+        absences: number of sweeps in a row in which its background worker, launched by another session, was absent.
     """
 
     watch: Watch
@@ -41,27 +41,27 @@ class Entry:
 
     @property
     def held(self) -> tuple[Launcher, Handle] | None:
-        """The launcher whose session has the handle, and the handle. None where another session has it.
+        """The launcher whose session has the handle, and the handle; None if another session has it.
 
-        Each of the two is read once: another thread may call ``disown`` meanwhile.
+        Each of the two is read once, because another thread may call ``disown`` at the same time.
         """
         owner, handle = self.owner, self.watch.handle
         return None if owner is None or handle is None else (owner, handle)
 
     def runs_in(self, handle: Handle, owner: Launcher | None) -> None:
-        """Note which background worker runs the attempt, and whose session has its handle.
+        """Note the background worker of the attempt, and the launcher with its handle.
 
-        The owner first, so that the sweeper never takes a background worker of ours for another's.
+        The owner is set first, so that the sweeper never treats our background worker as another session's.
         """
         self.owner = owner
         self.watch.handle = handle
 
     def disown(self) -> None:
-        """Look after the background worker as after one that another session has launched.
+        """Watch the background worker like one that another session has launched.
 
-        Two threads call this: the sweeper, and the waiting thread while it cancels. No lock is needed. Both only clear
-        the owner; only the waiting thread sets one, before it waits. What a thread has read before, with ``held``,
-        does no harm: a launcher that is asked about a handle which its session does not have says so.
+        Two threads call this method: the sweeper, and the waiting thread while it cancels. No lock is needed. Both
+        only clear the owner; only the waiting thread sets it, before it waits. A value that a thread has read before
+        with ``held`` does no harm: a launcher reports if its session does not have the handle.
         """
         self.owner = None
 
@@ -73,7 +73,7 @@ class Entry:
 
 
 class Watches:
-    """The register of watches. An attempt that was delivered twice has two. Any thread may call."""
+    """The register of watches. An attempt that was delivered twice has two watches. Any thread may call."""
 
     def __init__(self) -> None:
         self._entries: dict[Attempt, list[Entry]] = {}
@@ -98,7 +98,7 @@ class Watches:
         return len(self._entries)
 
     def attempts(self) -> list[Attempt]:
-        """List what is waited for."""
+        """List the attempts of all watches."""
         with self._lock:
             return list(self._entries)
 
@@ -113,14 +113,14 @@ class Watches:
             return list(self._entries.get(attempt, ()))
 
     def deliver(self, outcomes: Iterable[StoredOutcome]) -> None:
-        """Hand committed outcomes to the watches that wait for them."""
+        """Deliver committed outcomes to the waiting watches."""
         for outcome in outcomes:
             for entry in self.of(outcome.key):
                 deliver(entry.watch, outcome)
 
 
 def deliver(watch: Watch, outcome: StoredOutcome) -> None:
-    """Decode an outcome for one watch; a value that Python cannot hold becomes the task's error."""
+    """Decode an outcome for one watch; a value that Python cannot hold is the task's error."""
     try:
         watch.deliver(outcome.ending(), outcome.pid)
     except Exception as exc:  # noqa: BLE001 - raised on, it would end the thread that listens for all

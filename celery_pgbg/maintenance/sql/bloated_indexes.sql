@@ -1,4 +1,4 @@
--- B-tree indexes that are several times as large as their rows need, those that waste the most first. An entry needs
+-- B-tree indexes that are several times larger than their rows need, the most wasteful first. An entry needs
 -- its columns' average width, padded to eight bytes, its header and its pointer; a page is filled to nine tenths.
 -- Any session.
 SELECT i.nspname, i.relname

@@ -1,4 +1,4 @@
--- Invalid indexes that a REINDEX CONCURRENTLY has left, and that none builds now. Any session.
+-- Invalid indexes that a REINDEX CONCURRENTLY has left, and that no session builds now. Any session.
 SELECT n.nspname, c.relname
 FROM pg_catalog.pg_index AS i
 JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid

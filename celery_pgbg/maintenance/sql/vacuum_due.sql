@@ -1,4 +1,4 @@
--- Tables with many rows that are dead or have changed since they were analysed, those with the most first. Any session.
+-- Tables with many rows that are dead or have changed since the last ANALYZE, those with the most first. Any session.
 SELECT s.schemaname, s.relname
 FROM pg_catalog.pg_stat_user_tables AS s
 JOIN pg_catalog.pg_class AS c ON c.oid = s.relid
