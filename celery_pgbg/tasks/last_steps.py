@@ -14,8 +14,8 @@ from celery_pgbg.orders import MessageRow
 #: takes it from the message.
 FIELD = "pgbg_message"
 
-#: The fields of a request that mean follow-up work after the success. A group without a chord has none: Celery counts the
-#: members of chords only.
+#: The fields of a request that mean follow-up work after the success. A group without a chord has none: Celery counts
+#: the members of chords only.
 _FOLLOWERS = ("callbacks", "chain", "chord")
 
 
