@@ -18,6 +18,7 @@ def change_celery() -> None:
     add_worker_step("celery_pgbg.broker.relay_step:RelayStep")
     when_imported("celery.app.utils", _hide_passwords)
     when_imported("kombu.utils.json", _register_json_types)
+    when_imported("billiard.pool", _read_counters_without_lock)
 
 
 def _hide_passwords() -> None:
@@ -30,3 +31,9 @@ def _register_json_types() -> None:
     from celery_pgbg.celery_patches import json_types
 
     json_types.register()
+
+
+def _read_counters_without_lock() -> None:
+    from celery_pgbg.celery_patches.prefork import read_counters_without_lock
+
+    read_counters_without_lock()

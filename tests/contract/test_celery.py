@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock, patch
 
 import pytest
+from billiard import get_context
+from billiard.pool import ResultHandler, Worker
 from celery import Celery, signals, states
 from celery.app import utils
 from celery.app.task import Context
@@ -168,3 +171,21 @@ def test_a_dispatcher_gathers_events_of_tasks(app: Celery) -> None:
 def test_the_pool_meets_the_loop_before_messages_come() -> None:
     source = inspect.getsource(loops.asynloop)
     assert source.index("register_with_event_loop(hub)") < source.index("consumer.consume()")
+
+
+# --- prefork -----------------------------------------------------------------------------------------------------
+
+
+def test_a_child_of_prefork_needs_no_lock_to_see_that_its_results_were_read() -> None:
+    worker = Worker.__new__(Worker)
+    worker.on_ready_counter = get_context().Value("i", 3)
+    seen: list[bool] = []
+    child = threading.Thread(target=lambda: seen.append(worker._ensure_messages_consumed(completed=3)), daemon=True)
+    with worker.on_ready_counter.get_lock():
+        child.start()
+        child.join(10)
+        assert seen == [True]
+
+
+def test_its_parent_counts_with_that_lock() -> None:
+    assert "with on_ready_counter.get_lock():" in inspect.getsource(ResultHandler)
