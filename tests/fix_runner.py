@@ -12,6 +12,7 @@ import pytest
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
+from celery_pgbg.outcomes import Cancelled, Raised
 from celery_pgbg.settings import read_settings
 from celery_pgbg.watch import Watch
 
@@ -56,3 +57,8 @@ def in_background(runner: Runner, asked: Order) -> tuple[Watch, threading.Thread
     thread = threading.Thread(target=lambda: endings.append(runner.run(asked, watch)), daemon=True)
     thread.start()
     return watch, thread, endings
+
+
+def is_revoked(ending: Any) -> bool:
+    """Whether a statement was revoked: by this wait itself, or by another whose revoke is the outcome."""
+    return ending == Cancelled() or (isinstance(ending, Raised) and ending.report.stopped == "revoked")

@@ -21,6 +21,10 @@ CREATE OR REPLACE FUNCTION celery_pgbg.place_work(
     task_metas jsonb[]
 ) RETURNS TABLE (number integer, state text, pid integer, cookie bigint, workers integer)
 LANGUAGE plpgsql
+-- as plan_once.sql says, for this call only
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
