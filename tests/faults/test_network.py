@@ -20,7 +20,7 @@ from celery_pgbg.outcomes import Cancelled, Detached, Lost, Returned
 from celery_pgbg.settings import read_settings
 from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
-from tests.fix_runner import in_background, is_revoked, order, run
+from tests.fix_runner import in_background, order, run
 from tests.fix_server import url_of
 from tests.proxy import TcpProxy
 from tests.waiting import eventually
@@ -291,6 +291,6 @@ def test_a_standalone_statement_without_its_launcher_can_be_revoked(
     eventually("it is on record", lambda: database.execute(seen, [statement.attempt.task_id]).fetchone() != (None,))
     assert proxy.cut(said=STANDALONE) == 1
     statement.watch.interrupt(Interruption.REVOKE)
-    assert is_revoked(statement.end())
+    assert statement.end() == Cancelled()
     assert running(database, statement.attempt.task_id) == []
     assert effects(database, table) == []
