@@ -209,6 +209,35 @@ def test_revokes_at_any_moment_hit_only_their_own_task(
     assert effects(database, table) == sorted(kept)
 
 
+def test_an_order_that_is_taken_while_it_is_being_stopped_costs_the_next_order_nothing(
+    runner: Runner, new_runner: Callable[..., Runner], database: Any
+) -> None:
+    late = order("SELECT 1").attempt
+    run(runner, order("SELECT 1", late.task_id))
+    database.execute("DELETE FROM celery_pgbg.outcome WHERE task_id = %s", [late.task_id])
+    _, thread, endings = in_background(runner, next_order := order("SELECT pg_sleep(3)", reuse=True, returns="count"))
+    [pid] = eventually("it runs", lambda: running(database, next_order.attempt.task_id))
+    with psycopg.connect(database.info.dsn) as holder:
+        holder.execute("SELECT FROM celery_pgbg.execution WHERE task_id = %s FOR UPDATE", [late.task_id])
+        found: list[bool] = []
+        stop = threading.Thread(target=lambda: found.append(new_runner().launchers[0].terminate(late)))
+        stop.start()
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%terminate_attempt%'"
+        eventually("the stop is past the orders and rows that it has found", lambda: database.execute(waits).fetchall())
+        # As if the background worker had taken the order that is being stopped, and then the next one.
+        taken = database.execute(
+            "UPDATE celery_pgbg.bgworker AS b SET task_id = %s FROM celery_pgbg.bgworker AS before"
+            " WHERE b.id = before.id AND b.pid = %s RETURNING before.task_id",
+            [late.task_id, pid],
+        ).fetchone()
+        holder.rollback()
+        stop.join()
+    database.execute("UPDATE celery_pgbg.bgworker SET task_id = %s WHERE pid = %s", [*taken, pid])
+    assert found == [False]
+    thread.join()
+    assert endings == [Returned(1)]
+
+
 def test_nothing_is_handed_over_after_a_task_that_was_stopped_in_the_gate(
     new_runner: Callable[..., Runner], dsn: str, database: Any
 ) -> None:

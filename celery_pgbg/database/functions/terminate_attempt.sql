@@ -13,6 +13,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     own CONSTANT pg_catalog.regrole := celery_pgbg.owner();
+    has_row boolean;
 BEGIN
     DELETE FROM celery_pgbg.work AS w
     WHERE w.task_id OPERATOR(pg_catalog.=) terminate_attempt.task_id
@@ -34,6 +35,7 @@ BEGIN
         AND b.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
         AND b.owner OPERATOR(pg_catalog.=) own
         AND b.role OPERATOR(pg_catalog.=) pg_catalog.quote_ident(CURRENT_USER)::pg_catalog.regrole;
+    has_row := FOUND;
     UPDATE celery_pgbg.execution AS e
     SET terminated_at = pg_catalog.clock_timestamp()
     WHERE e.task_id OPERATOR(pg_catalog.=) terminate_attempt.task_id
@@ -46,6 +48,14 @@ BEGIN
             AND live.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
             AND live.owner OPERATOR(pg_catalog.=) own
             AND (live.state OPERATOR(pg_catalog.=) 'running' OR live.state OPERATOR(pg_catalog.=) 'starting')
+            -- one that has taken the order since may be at the next before the signal reaches it
+            AND (has_row OR NOT EXISTS (
+                SELECT FROM celery_pgbg.bgworker AS b
+                WHERE b.pid OPERATOR(pg_catalog.=) live.pid
+                    AND b.task_id OPERATOR(pg_catalog.=) terminate_attempt.task_id
+                    AND b.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
+                    AND b.owner OPERATOR(pg_catalog.=) own
+            ))
     ), false);
 END;
 $$;
