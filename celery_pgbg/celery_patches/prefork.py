@@ -27,8 +27,7 @@ def read_counters_without_lock() -> None:
     A child that ends looks ten times a second whether its parent has read its results: at a counter, whose lock the
     parent takes for each result. At a hard time limit the parent sends SIGTERM, and SIGKILL a tenth of a second later,
     just when the child looks again. One killed with the lock keeps it, and the parent stops for good at the child's
-    last result. A Python task leaves one only where it ends by itself at that very moment. A SQL task always does: its
-    statement is stopped first.
+    last result. A SQL task always leaves one, since its statement is stopped first.
     """
     wait = Worker._ensure_messages_consumed
 
