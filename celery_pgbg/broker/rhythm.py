@@ -7,8 +7,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Seconds between two checks for messages of lost consumers, and for messages without a notification.
-TEND_SECONDS = 3.0
+#: Seconds between two checks for messages of lost consumers, and for messages without a notification. Heartbeats have
+#: none, and Celery gives up a Celery worker whose heartbeats do not arrive for four seconds.
+TEND_SECONDS = 2.5
 
 #: Every so many checks the cleaning is thorough.
 _THOROUGH = 20

@@ -341,7 +341,7 @@ def test_a_consumer_that_is_gone_loses_its_messages_and_its_late_ack_harms_nobod
         "SELECT pg_terminate_backend(pid) FROM celery_pgbg.consumer JOIN pg_stat_activity USING (pid)"
         " WHERE datname = current_database() AND application_name LIKE 'pgbg broker takes%'"
     )
-    # The next one to come finds it at once; one that is there, within three seconds.
+    # The next one to come finds it at once; one that is there, within two and a half seconds.
     eventually(
         "its lock is gone",
         lambda: (

@@ -3,7 +3,7 @@
 --
 -- Whether a consumer sleeps is shown by a lock that it then shares. Only if so there is a notification, because that
 -- makes commits wait for each other in the whole cluster. A Celery worker's heartbeat, an event each two seconds, notifies
--- nobody: it is found by the next look, within three seconds, and Celery waits for it for minutes.
+-- nobody: it is found by the next look, within two and a half seconds, and Celery waits for it for four.
 -- For senders, who may not read the tables: so it runs with the rights of its owner.
 --
 -- Relaxed: the transaction is ours alone, and its commit need not wait for the disk.
