@@ -19,7 +19,9 @@ from tests.waiting import eventually
 EVENTS = Exchange("celeryev", type="topic")
 
 
-def test_an_idle_consumer_asks_once_in_two_and_a_half_seconds(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_consumer_asks_once_in_two_and_a_half_seconds(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     fetch = ConsumerSession.fetch
     queue = declare(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 
 from celery_pgbg.devserver import DevServer
 from celery_pgbg.execution.runner import Runner
-from celery_pgbg.outcomes import Returned
+from celery_pgbg.outcomes import Raised, Returned
 from celery_pgbg.settings import read_settings
 from tests.effects import effects, running
 from tests.faults.conftest import ALONE
 from tests.faults.held import Held
 from tests.faults.moments import prepare
 from tests.fix_celery import CeleryWorker, Shop
-from tests.fix_runner import in_background, order
+from tests.fix_runner import in_background, order, run
 from tests.waiting import eventually
 
 WAIT = 60
@@ -136,6 +137,36 @@ def test_a_task_that_waits_for_a_slot_goes_back_at_a_cold_shutdown(
         assert task.result.get(timeout=WAIT) == [{"v": "done"}]
     assert result.get(timeout=WAIT) == 1
     assert effects(session, "effects") == ["waited", "x", "x", "x"]
+
+
+def test_a_stop_from_elsewhere_does_not_wait_for_the_slot_of_a_statement_that_stands_alone(
+    small_dsn: str, session: psycopg.Connection[Any]
+) -> None:
+    """As the time limit of a task on prefork, which the Celery worker itself waits for."""
+    runner, elsewhere = (Runner(small_dsn, read_settings({})) for _ in range(2))
+    session.execute("SELECT public.pg_background_launch('SELECT pg_sleep(600)') FROM generate_series(1, %s)", [SLOTS])
+    asked = [order("INSERT INTO effects VALUES ('x')", atomic=False) for _ in range(2)]
+    waiting = []
+    for number, each in enumerate(asked, 1):
+        waiting.append(in_background(runner, each))
+        eventually("it stands in line", lambda number=number: len(runner.line) == number)
+    stops = [threading.Thread(target=elsewhere.stop, args=(each.attempt, "time limit")) for each in reversed(asked)]
+    for stop in stops:
+        stop.start()
+    for stop in stops:
+        stop.join(WAIT)
+        assert not stop.is_alive()
+    for _, thread, endings in waiting:
+        thread.join(WAIT)
+        assert isinstance(endings[0], Raised)
+        assert endings[0].report.stopped == "time limit"
+    session.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'pg_background'"
+    )
+    assert run(runner, order("SELECT 1", returns="value")) == Returned(1)
+    assert effects(session, "effects") == []
+    for each in (runner, elsewhere):
+        each.close()
 
 
 def test_who_runs_it_again_may_wait_long_for_a_slot(small_dsn: str, session: psycopg.Connection[Any]) -> None:

@@ -14,7 +14,7 @@ import psycopg
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.records.attempts import as_parameters, attempts_as_arrays, forgive_launches, terminate
+from celery_pgbg.execution.records.attempts import as_parameters, forgive_launches, terminate
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import StopReason
 
@@ -125,9 +125,12 @@ def forget_cancel(session: Session, attempt: Attempt, reason: StopReason) -> Non
 
 
 def _is_starting(session: Session, attempt: Attempt) -> bool:
-    """Check whether its launch is so recent that its background worker may not be visible yet."""
-    parameters = {**attempts_as_arrays([attempt]), "was_seen": False}
-    return session.execute(queries.query("running_attempts"), parameters).fetchone() is not None
+    """Check whether its launch is so recent that its background worker may not be visible yet.
+
+    A launching session that attends it, which may wait long for a slot, finds the cancel by itself.
+    """
+    row = session.execute(queries.query("live_state"), as_parameters(attempt)).fetchone()
+    return row is not None and row[0] != "attended"
 
 
 def breaks_off(error: BaseException) -> bool:

@@ -116,7 +116,7 @@ def _launch_and_watch(
         raise
     if handle is None:
         launcher.forget()
-        return _interrupted(watch)
+        return _stored(launcher) or _interrupted(watch)
     counts.add("launched")
     try:
         ending = _attend(launcher, watch, handle)
@@ -144,6 +144,9 @@ def _launch_and_watch(
 
 def _attend(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
     launcher.put_on_record(handle)
+    if launcher.stored_outcome() is not None:
+        # Stopped just before that, by a session that could not find it.
+        launcher.terminate_own(handle)
     watch.handle = handle
     watch.accept(handle.pid)
     ending = _poll(launcher, watch, handle)
@@ -189,7 +192,8 @@ def _with_invalid_index(launcher: StandaloneLauncher, watch: Watch, ending: Endi
 
 def _launch(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
     try:
-        while watch.interruption is None:
+        # Whoever stops it has left that as its outcome, and does not wait for us.
+        while watch.interruption is None and launcher.stored_outcome() is None:
             if line.join(watch) and (handle := launcher.launch_now()):
                 return handle
             line.wait(watch)
