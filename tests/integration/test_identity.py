@@ -97,7 +97,7 @@ def test_what_stands_alone_and_changes_its_name_can_be_stopped(
     def by_hand(_watch: Any, asked: Order) -> None:
         assert cancel_by_hand(database, asked.attempt.task_id) == [False]
 
-    for stop, expected in ((revoke, Cancelled), (revoke_copy, Lost), (by_hand, Lost)):
+    for stop, expected in ((revoke, Cancelled), (revoke_copy, Raised), (by_hand, Lost)):
         asked = order(f"CALL {renaming}(60)", atomic=False)
         watch, thread, endings = in_background(ours, asked)
         eventually("it sleeps", lambda watch=watch: sleeping(database, watch))

@@ -32,6 +32,9 @@ _SWEEPS_BETWEEN_SETTLING = 6
 #: Number of records deleted in one call on a launching session; launches wait for that call.
 _DELETED_AT_ONCE = 1000
 
+#: Sweeps in which a delivery that has ended another's background worker stores why.
+_SWEEPS_FOR_ANOTHER = 2
+
 _DEADLOCK = "40P01"
 
 
@@ -178,9 +181,7 @@ def conclude(launcher: Launcher, entry: Entry) -> None:
     else:
         owner, handle = held
         if owner.was_terminated(watch.attempt, handle):
-            # Another delivery has ended it, and knows why: it stores a revoke; else this delivery may launch it again.
-            logger.info("%s: another delivery has ended its background worker", watch.attempt)
-            _give_up(entry, owner, handle)
+            _conclude_after_another(entry, owner, handle)
             return
         ending = _from_error(owner, handle)
         if isinstance(ending, Raised) and ending.report.sqlstate == _DEADLOCK:
@@ -203,6 +204,22 @@ def _give_up(entry: Entry, owner: Launcher, handle: Handle) -> None:
     """Give up a handle: its background worker is watched like another session's."""
     entry.disown()
     owner.detach(handle)
+
+
+def _conclude_after_another(entry: Entry, owner: Launcher, handle: Handle) -> None:
+    """Another delivery ended the background worker, and knows why: it stores a revoke or launches the attempt again.
+
+    If it has done neither after some sweeps, the attempt is lost.
+    """
+    watch = entry.watch
+    if owner.running([watch.attempt], was_seen=True):
+        _give_up(entry, owner, handle)
+        return
+    entry.absences += 1
+    if entry.absences > _SWEEPS_FOR_ANOTHER:
+        report = owner.error_of(handle)
+        why = report.message if report else "no error"
+        watch.deliver(Lost(f"another session of ours ended its background worker: {why}"))
 
 
 def _from_error(owner: Launcher, handle: Handle) -> Ending:
