@@ -112,7 +112,7 @@ class StandaloneRecords(HandleSession):
                 publish_progress(session, {attempt: progress})
 
     def was_terminated(self, attempt: Attempt, handle: Handle | None = None) -> bool:
-        """Read the progress as any session does.
+        """Whether another session has stopped it, as any session sees that.
 
         The statement is launched once, and its handle may not be recorded yet.
         """
