@@ -42,9 +42,9 @@ ifneq ($(CONFORMANCE),)
 	PGBG_CONFORMANCE_DSN="$$($(BIN)/python -m celery_pgbg.devserver start)" \
 		$(BIN)/python -m pytest -q -c /dev/null -p no:cacheprovider --reruns 2 $(CONFORMANCE)
 endif
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest -q --numprocesses 4 --dist worksteal --pg-background-line 1.8 $(CORE)
-	$(BIN)/python -m pytest -q --numprocesses 4 --dist worksteal --pg-background-line 1.6 tests/integration/test_runner.py
+	.ci/tests --numprocesses 4 --dist loadfile
+	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.8 $(CORE)
+	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.6 tests/integration/test_runner.py
 
 LOCALE ?= de_DE.UTF-8
 # What reads errors, besides the core.

@@ -37,8 +37,8 @@ class Settings:
     #: Further databases by alias, for tasks with ``database="alias"``. Default: none.
     databases: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    #: Launching sessions for each Celery worker and database, 1 - 64. None: as many as statements in flight need, one
-    #: for a single statement, two for more, one for each 500 where there are more than 1000, at most 16. Default: None.
+    #: Launching sessions for each Celery worker and database, 1 - 64. None: as many as statements in flight need, two,
+    #: and one for each 500 if there are more than 1000, at most 16. Default: None.
     launchers: int | None = None
 
     #: Whether NOTIFY announces outcomes. With False they are polled every ``pgbg_poll_interval``. Default: True.

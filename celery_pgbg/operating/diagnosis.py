@@ -308,7 +308,7 @@ def _check_slots(app: Any, session: Session, settings: Settings, capabilities: C
         yield Finding("warning", "slots", f"{said}; worker_concurrency {given}: tasks for which none is free wait")
     else:
         yield Finding("ok", "slots", said)
-    number = settings.launchers or f"1 to {MOST_LAUNCHERS}"
+    number = settings.launchers or f"2 to {MOST_LAUNCHERS}"
     if not capabilities.limits_sessions:
         yield Finding("ok", "launchers", f"{number} sessions in each Celery worker, without a limit")
         return

@@ -42,7 +42,8 @@ class Launchers(list[Launcher]):
         if self._in_flight is None:
             return self
         number = self._in_flight()
-        return self[: 1 if number <= 1 else max(2, -(-number // _SHARE))]
+        # A second one from the first statement on: the first may get no answer.
+        return self[: max(2, -(-number // _SHARE))]
 
     @property
     def may_reuse(self) -> bool:
