@@ -209,11 +209,15 @@ class Accidents:
                         ("background workers ended", "backend_type = 'pg_background'"),
                     ]
                 )
-                # What somebody else ends has failed, and is not run again.
+                # What somebody else ends has failed, and is not run again. The record of a task in a reusable
+                # background worker may not have the PID yet; while its row is locked, no other task is taken.
                 query = (
                     f"WITH one AS MATERIALIZED (SELECT pid FROM pg_stat_activity WHERE {condition}"
-                    " AND datname = current_database() ORDER BY random() LIMIT 1), marked AS ("
-                    "UPDATE celery_pgbg.execution SET terminated_at = now() WHERE pid = (SELECT pid FROM one))"
-                    " SELECT pg_terminate_backend(pid) FROM one"
+                    " AND datname = current_database() ORDER BY random() LIMIT 1), taken AS ("
+                    "UPDATE celery_pgbg.bgworker SET is_stopped = true WHERE pid = (SELECT pid FROM one)"
+                    " RETURNING task_id, attempt), marked AS ("
+                    "UPDATE celery_pgbg.execution SET terminated_at = now() WHERE pid = (SELECT pid FROM one)"
+                    " OR (task_id, attempt) IN (SELECT task_id, attempt FROM taken) RETURNING task_id)"
+                    " SELECT pg_terminate_backend(pid) FROM one WHERE (SELECT count(*) FROM marked) >= 0"
                 )
                 self.counts[name] += len(self._database.execute(query).fetchall())
