@@ -36,6 +36,12 @@ _FILL = """
 _HALF_A_DAY = {"ended_ms": 43_200_000}
 _PS = {"ended_limit": 51, "before": None}
 _TWO = {"task_ids": "{task 500,task 501}", "attempts": "{0,0}"}
+_ORDERS = {
+    "pool": "{p,p}", "task_id": "{task 500,new}", "attempt": "{0,0}", "task_name": "{t,t}", "application_name": "{t,t}",
+    "nodename": "{n,n}", "preamble": "{NULL,NULL}", "statement": "{SELECT 1,SELECT 1}", "returns": "{value,value}",
+    "role": "{NULL,NULL}", "max_result_bytes": "{1,1}", "notify": "{f,f}", "message_id": "{NULL,NULL}",
+    "task_meta": "{NULL,NULL}",
+}  # fmt: skip
 
 #: Name of a query, its package, its parameters.
 _ASKED: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -76,9 +82,14 @@ def pages(new_database: Callable[[], str]) -> Iterator[dict[str, list[int]]]:
 
 def _pages(session: psycopg.Connection[Any], name: str, package: str, parameters: dict[str, Any]) -> int:
     written = queries.query(name) if package == "execution" else database_queries.query(name)
-    text = "EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT JSON) " + written.as_string(session)
+    return _pages_of(session, written.as_string(session), parameters)
+
+
+def _pages_of(session: psycopg.Connection[Any], text: str, parameters: dict[str, Any] | None = None) -> int:
     with session.transaction(force_rollback=True):
-        row = session.execute(text.encode(), parameters).fetchone()
+        row = session.execute(
+            f"EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT JSON) {text}".encode(), parameters
+        ).fetchone()
     assert row is not None
     plan = row[0][0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
@@ -88,3 +99,43 @@ def _pages(session: psycopg.Connection[Any], name: str, package: str, parameters
 def test_a_hundred_times_as_many_records_take_the_same_pages(pages: dict[str, list[int]], what: str) -> None:
     few, many = pages[what]
     assert many <= few + _MORE_PAGES, pages[what]
+
+
+#: What sessions ask for each task, with a plan that they may have made before there was any.
+_ASKED_FOR_EACH_TASK: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "outcomes": _ASKED["outcomes"],
+    "results": _ASKED["results"],
+    "orders for reusable background workers": ("place_work", "execution", _ORDERS),
+    "what became of orders": ("look_at_work", "execution", {**_TWO, "pools": "{p,p}"}),
+    "launches of a task": ("attempts_of", "execution", {"task_id": "task 500"}),
+    "whether a task runs": ("result_is_running", "database", {"task_id": "task 500"}),
+}
+
+
+@pytest.fixture(scope="module")
+def pages_by_early_plans(new_database: Callable[[], str]) -> Iterator[dict[str, int]]:
+    """How many pages each query reads by a plan that was made while all tables were empty."""
+    calls: dict[str, str] = {}
+    with psycopg.connect(new_database(), autocommit=True, cursor_factory=psycopg.ClientCursor) as session:
+        schema.install(session)
+        session.execute(database_queries.query("plan_once"))
+        for number, (what, (name, package, parameters)) in enumerate(_ASKED_FOR_EACH_TASK.items()):
+            text = (queries if package == "execution" else database_queries).query(name).as_string(session)
+            places = {parameter: f"${place}" for place, parameter in enumerate(parameters, start=1)}
+            session.execute(f"PREPARE asked_{number} AS {text % places}".encode())
+            values = ", ".join(session.cursor().mogrify("%s", [value]) for value in parameters.values())
+            calls[what] = f"EXECUTE asked_{number}({values})"
+            with session.transaction(force_rollback=True):
+                session.execute(calls[what].encode())
+        for table in ("execution", "outcome", "result"):
+            session.execute(f"ALTER TABLE celery_pgbg.{table} SET (autovacuum_enabled = off)".encode())
+        session.execute(_FILL.format(first=1, last=20 * FEW).partition("ANALYZE")[0].encode())
+        yield {what: _pages_of(session, call) for what, call in calls.items()}
+
+
+@pytest.mark.parametrize("what", _ASKED_FOR_EACH_TASK)
+def test_a_plan_made_for_empty_tables_reads_no_more_of_full_ones(
+    pages_by_early_plans: dict[str, int], what: str
+) -> None:
+    # Read whole, each of the tables has some hundred pages, and its index as well.
+    assert pages_by_early_plans[what] < 60

@@ -56,13 +56,14 @@ BEGIN
     SELECT
         a.place::integer,
         CASE
-            WHEN EXISTS (
-                SELECT FROM celery_pgbg.outcome AS o
+            -- one by one, as read_outcomes says
+            WHEN (
+                SELECT true FROM celery_pgbg.outcome AS o
                 WHERE o.task_id OPERATOR(pg_catalog.=) a.task_id AND o.attempt OPERATOR(pg_catalog.=) a.attempt
                     AND o.owner OPERATOR(pg_catalog.=) own
             ) THEN 'finished'
-            WHEN EXISTS (
-                SELECT FROM celery_pgbg.work AS w
+            WHEN (
+                SELECT true FROM celery_pgbg.work AS w
                 WHERE w.task_id OPERATOR(pg_catalog.=) a.task_id AND w.attempt OPERATOR(pg_catalog.=) a.attempt
                     AND w.owner OPERATOR(pg_catalog.=) own
             ) THEN 'waiting'

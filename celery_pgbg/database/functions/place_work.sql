@@ -63,11 +63,12 @@ BEGIN
             (task_id, attempt, owner, task_name, atomic, pid, cookie, application_name, nodename)
         SELECT ask.task_id, ask.attempt, own, ask.task_name, true, 0, 0, ask.shown_as, ask.nodename
         FROM asked AS ask
-        WHERE NOT EXISTS (
-            SELECT FROM celery_pgbg.outcome AS o
+        -- one by one, as read_outcomes says
+        WHERE (
+            SELECT true FROM celery_pgbg.outcome AS o
             WHERE o.task_id OPERATOR(pg_catalog.=) ask.task_id AND o.attempt OPERATOR(pg_catalog.=) ask.attempt
                 AND o.owner OPERATOR(pg_catalog.=) own
-        )
+        ) IS NULL
         ON CONFLICT (task_id, attempt, owner) DO NOTHING
         RETURNING task_id, attempt
     ), placed AS (

@@ -1,6 +1,6 @@
 -- What is known of some tasks: their stored state and, where that is not final or says so, the
 -- outcome of their latest attempt if it succeeded, or if nobody can know what became of it. An outcome that is its task's
--- result, with a task_meta, goes before all but a stored success. On any session.
+-- result, with a task_meta, goes before all but a stored success. On any session. OFFSET 0: see read_outcomes.
 SELECT
     wanted.task_id, coalesce(stored.forgotten, false) AS forgotten, stored.status,
     stored.content_type, stored.content_encoding, stored.value, stored.outcome_attempt, stored.details,
@@ -10,7 +10,11 @@ SELECT
     outcome.column_names, outcome.column_types, outcome.row_texts, outcome.task_meta,
     CASE WHEN outcome.settled_as = 'lost' THEN outcome.message END AS loss
 FROM unnest(%(task_ids)s::text[]) AS wanted (task_id)
-LEFT JOIN celery_pgbg.result AS stored ON stored.owner = (SELECT celery_pgbg.owner()) AND stored.task_id = wanted.task_id
+LEFT JOIN LATERAL (
+    SELECT * FROM celery_pgbg.result AS r
+    WHERE r.owner = (SELECT celery_pgbg.owner()) AND r.task_id = wanted.task_id
+    OFFSET 0
+) AS stored ON true
 LEFT JOIN LATERAL (
     SELECT
         o.attempt, o.succeeded, o.finished_at, o.returns, o.row_count, o.command_tag,

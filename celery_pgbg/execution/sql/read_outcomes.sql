@@ -1,8 +1,11 @@
--- The outcomes of some attempts, those that have one.
+-- The outcomes of some attempts, those that have one. Looked up one by one (OFFSET 0), also by a plan that was made while the
+-- table was empty: planned as a join, it would read the whole table from then on.
 SELECT
     outcome.task_id, outcome.attempt, outcome.pid, succeeded, returns, row_count, command_tag,
     column_names, column_types, row_texts, sqlstate, message, error_fields, settled_as, task_meta
-FROM celery_pgbg.outcome
-JOIN ROWS FROM (unnest(%(task_ids)s::text[]), unnest(%(attempts)s::integer[])) AS wanted (task_id, attempt)
-    ON wanted.task_id = outcome.task_id AND wanted.attempt = outcome.attempt
-WHERE outcome.owner = (SELECT celery_pgbg.owner())
+FROM ROWS FROM (unnest(%(task_ids)s::text[]), unnest(%(attempts)s::integer[])) AS wanted (task_id, attempt)
+CROSS JOIN LATERAL (
+    SELECT * FROM celery_pgbg.outcome AS o
+    WHERE o.task_id = wanted.task_id AND o.attempt = wanted.attempt AND o.owner = (SELECT celery_pgbg.owner())
+    OFFSET 0
+) AS outcome
