@@ -366,6 +366,17 @@ def test_one_that_was_ended_by_hand_while_idle_costs_no_task(runner: Runner, dat
     assert effects(database, table) == [str(number) for number in range(3)]
 
 
+def test_one_that_has_just_been_launched_is_not_taken_for_gone(runner: Runner, database: Any) -> None:
+    launching, looking = runner.launchers[0], runner.launchers[1]
+    asked = [("nobody's", order("SELECT 1", reuse=True).attempt)]
+    looking.look(asked)
+    for _ in range(20):
+        assert launching.launch_reusable("nobody's") is not None
+        looking.look(asked)
+    query = "SELECT count(*) FROM celery_pgbg.bgworker WHERE pool = 'nobody''s' AND is_stopped"
+    assert database.execute(query).fetchone() == (0,)
+
+
 def test_a_rolled_back_launch_runs_nothing(runner: Runner, database: Any, table: str) -> None:
     capabilities = runner.launchers[0].capabilities
     runner.launchers[0].place([("rolled back", order(f"INSERT INTO {table} VALUES ('x')", reuse=True))])

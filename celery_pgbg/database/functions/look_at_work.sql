@@ -20,6 +20,7 @@ AS $$
 DECLARE
     own CONSTANT pg_catalog.regrole := celery_pgbg.owner();
     own_role CONSTANT pg_catalog.regrole := pg_catalog.quote_ident(CURRENT_USER);
+    looked_at CONSTANT timestamp with time zone := pg_catalog.clock_timestamp();
     processes CONSTANT integer[] := ARRAY(
         SELECT process.pid FROM pg_catalog.pg_stat_get_activity(NULL) AS process
         -- what this role may not see is not known to be gone
@@ -33,7 +34,11 @@ BEGIN
     PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
     UPDATE celery_pgbg.bgworker AS b SET is_stopped = true
     WHERE b.role OPERATOR(pg_catalog.=) own_role AND b.pool OPERATOR(pg_catalog.=) ANY (pools) AND NOT b.is_stopped
-        AND b.pid OPERATOR(pg_catalog.<>) ALL (processes);
+        AND b.pid OPERATOR(pg_catalog.<>) ALL (processes)
+        -- A process that began a moment ago is not visible yet. One that has written its row was visible then.
+        AND b.changed_at OPERATOR(pg_catalog.<) (
+            looked_at OPERATOR(pg_catalog.-) CASE WHEN b.backend_start IS NULL THEN '3 s'::interval ELSE '0' END
+        );
     -- the latest that has taken it, unless it was placed again
     UPDATE celery_pgbg.execution AS e SET pid = taker.pid, cookie = taker.cookie, launcher_pid = taker.launcher_pid
     FROM (
