@@ -65,7 +65,7 @@ def _dsn(key: str, alias: str, database: Mapping[str, Any]) -> str:
     """Write the DSN of ``DATABASES[alias]``; options that only Django knows are left out."""
     engine = database["ENGINE"]
     if _vendor(engine) != "postgresql":
-        raise ConfigurationError(f"{key}: Django's database {alias!r} is no PostgreSQL, its engine is {engine!r}")
+        raise ConfigurationError(f"{key}: Django's database {alias!r} is not PostgreSQL: its engine is {engine!r}")
     options = database.get("OPTIONS") or {}
     parameters = {name: value for name, value in options.items() if name in _parameter_names()}
     # NAME is "" if a service names the database; None means the maintenance database, as in Django.

@@ -19,7 +19,10 @@ Settled: TypeAlias = StopReason | Literal["lost"]
 ENDED = ("57014", "57P01")
 
 #: The reason for a statement that stood alone, if none of our sessions saw its end.
-UNSEEN = "its background worker ended unseen; it ran outside a transaction and may have partly completed"
+UNSEEN = (
+    "no session saw how the background worker ended; the statement ran outside a transaction and may have partly "
+    "completed"
+)
 
 
 @dataclass(frozen=True, slots=True)

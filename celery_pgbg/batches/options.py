@@ -41,7 +41,7 @@ def _check_others(task: Any, owner: str) -> None:
         raise TaskDefinitionError(f"{owner}: a batched task takes neither atomic=False nor reuse=True")
     if task.returns is not None:
         raise TaskDefinitionError(
-            f"{owner}: a batched task returns its rows, batches and seconds, it takes no returns="
+            f"{owner}: a batched task takes no returns=, because it returns its rows, batches and seconds"
         )
     if any(name.lower() == "statement_timeout" for name in task.settings or {}):
         raise TaskDefinitionError(
@@ -70,7 +70,9 @@ def read_header(owner: str, header: Any) -> tuple[str | None, tuple[str, int, in
     """
     if header is None:
         return None, None
-    problem = BindingError(f"{owner}: the message's header {HEADER} is not one that we wrote: {header!r:.200}")
+    problem = BindingError(
+        f"{owner}: the message's header {HEADER} has a form that celery-pgbg does not write: {header!r:.200}"
+    )
     if not isinstance(header, Mapping) or set(header) - {"walk_id", "split", "part", "parts"}:
         raise problem
     walk_id, split, part, parts = (header.get(name) for name in ("walk_id", "split", "part", "parts"))

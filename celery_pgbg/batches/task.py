@@ -93,7 +93,7 @@ class BatchedSQLTask(SQLTask):
         The first task to start decides where the ranges begin and end.
         """
         if type(parts) is not int or not 1 <= parts <= MOST_PARTS:
-            raise ValueError(f"{self.name}: a table is split into 1 - {MOST_PARTS} ranges, not {parts!r}")
+            raise ValueError(f"{self.name}: parts must be a whole number in 1 ... {MOST_PARTS}, got {parts!r}")
         split = str(uuid.uuid4())
         headers = [{HEADER: {"split": split, "part": part + 1, "parts": parts}} for part in range(parts)]
         return group(self.s(*args, **kwargs).set(headers=header) for header in headers)

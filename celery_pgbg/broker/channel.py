@@ -84,7 +84,7 @@ class Channel(Declarations, base.StdChannel):
     @property
     def _connection(self) -> ChannelOwner:
         if self.connection is None:
-            raise SessionLost("the channel is closed: what it had taken was given back")
+            raise SessionLost("the channel is closed: its unacknowledged messages were given back")
         return self.connection
 
     @property

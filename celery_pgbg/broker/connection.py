@@ -57,7 +57,9 @@ class BrokerConnection:
         """
         self._check()
         if self._inlet is None or self._inlet.lost is not None:
-            raise SessionLost(f"the broker's session is over: {self._inlet.lost if self._inlet else 'none was opened'}")
+            raise SessionLost(
+                f"the broker's session is over: {self._inlet.lost if self._inlet else 'it was not opened'}"
+            )
         return self._inlet
 
     def open_inlet(self) -> Inlet:

@@ -24,12 +24,12 @@ T = TypeVar("T")
 LEASE_SECONDS = 60.0
 
 #: The server is not the primary, or no longer; another connection may lead to the primary.
-READ_ONLY = "the server takes no writes"
+READ_ONLY = "the server accepts no writes"
 
 _NO_LOCK = (
-    "the broker's connection goes through a pooler that lends sessions for one transaction: messages are polled for, "
-    "and what this process has taken is its for %g s unless its event loop says so again; let the broker's URL lead "
-    "to the server itself, or to a pool in session mode"
+    "the broker's connection goes through a pooler in transaction mode: this process polls for messages, and loses the "
+    "messages that it has taken if its event loop stops for %g s; point the broker's URL to the server itself, or to a "
+    "pool in session mode"
 )
 
 

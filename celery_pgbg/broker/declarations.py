@@ -55,7 +55,7 @@ class Declarations:
         """
         name, wanted = exchange or f"amq.{type or 'direct'}", type or "direct"
         if wanted not in EXCHANGE_TYPES and not passive:
-            raise ChannelError(f"exchange {name!r}: type {wanted!r} is none of {', '.join(EXCHANGE_TYPES)}")
+            raise ChannelError(f"exchange {name!r}: type must be one of {', '.join(EXCHANGE_TYPES)}, got {wanted!r}")
         found = self.outlet.fetch("declare_exchange", {"name": name, "type": wanted, "passive": passive})[0]
         if found is None:
             raise NotFound(f"no exchange {name!r}", EXCHANGE_METHOD)
@@ -127,7 +127,7 @@ class Declarations:
         Raises:
             NotImplementedError: always.
         """
-        raise NotImplementedError("exchanges cannot be bound to exchanges here")
+        raise NotImplementedError("this broker cannot bind exchanges to exchanges")
 
     exchange_unbind = exchange_bind
 

@@ -291,7 +291,7 @@ class Inlet:
             **parameters,
         )
         if not rows[0][-1]:
-            self._session.lose("it was given up: its lease was over, or its record was deleted")
+            self._session.lose("its lease ended, or its record was deleted")
         return [row[:-1] for row in rows if row[0] is not None]
 
     # --- acknowledging ---------------------------------------------------------------------------------

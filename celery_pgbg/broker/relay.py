@@ -72,7 +72,7 @@ class Relay:
             except Exception as exc:
                 if not isinstance(exc, (PgbgError, psycopg.Error, *_broker_errors(self._app))):
                     raise
-                logger.warning("relay: not sent on for now, tried again: %s", exc)
+                logger.warning("relay: messages cannot be forwarded, trying again: %s", exc)
                 self._stopping.wait(backoff.next())
             finally:
                 inlet.close()

@@ -26,7 +26,7 @@ def address_of(client: Any) -> Address:
     dsn = _dsn_of(client) or settings.dsn
     if dsn is None:
         raise ConfigurationError(
-            "the broker's URL has no address and pgbg_dsn is not set: set it, or write pgbg+postgresql://user@host/db"
+            "the broker's URL has no address and pgbg_dsn is not set: set pgbg_dsn, or write pgbg+postgresql://user@host/db"
         )
     return Address(
         dsn=dsn,

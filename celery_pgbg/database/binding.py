@@ -40,7 +40,7 @@ def bind(session: Session, query: Any, params: Any, atomic: bool = True) -> str:
     except _REFUSALS as exc:
         raise BindingError(_explain(session, exc, params)) from exc
     if "\0" in text:
-        raise BindingError("the statement has a NUL character, which PostgreSQL does not know")
+        raise BindingError("the statement has a NUL character, which PostgreSQL does not accept")
     return text
 
 

@@ -55,7 +55,9 @@ class CallersTransaction:
                 return cursor.fetchall() if cursor.description else []
         except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
             # kombu would treat the original error as a loss of its own connection, and try again.
-            raise SendingFailed(f"not sent, the caller's transaction has failed: {str(exc).strip()}") from exc
+            raise SendingFailed(
+                f"the message was not sent, because the caller's transaction has failed: {str(exc).strip()}"
+            ) from exc
 
     def require(self, identity: tuple[int, int], what: str) -> None:
         """Check that the connection leads to a certain database.
@@ -72,7 +74,7 @@ class CallersTransaction:
         if self._identity != tuple(identity):
             raise SendingFailed(
                 f"sending_in: the connection leads to another database than {what}, "
-                "so that sending cannot be part of its transaction"
+                "so sending cannot be part of its transaction"
             )
 
 

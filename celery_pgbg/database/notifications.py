@@ -127,7 +127,7 @@ class Notifications:
             except (psycopg.Error, PgbgError) as exc:
                 pause = backoff.next()
                 if not self._stopping.is_set():
-                    logger.warning("notifications of results do not arrive for now, polling instead: %s", exc)
+                    logger.warning("notifications of results do not arrive, polling for results meanwhile: %s", exc)
             finally:
                 self.working = False
                 self._ring_all()
@@ -161,8 +161,8 @@ class Notifications:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "notifications do not arrive, as behind a pooler in transaction mode: results are polled for; "
-                "say ?notify=false in the result backend's URL to expect that"
+                "notifications do not arrive, as behind a pooler in transaction mode: polling for results; "
+                "if that is intended, add ?notify=false to the result backend's URL"
             )
 
     def _ring(self, task_id: str) -> None:

@@ -8,9 +8,9 @@ from celery_pgbg.database import queries
 from celery_pgbg.database.sessions import Session
 
 NEEDS_SESSIONS = (
-    "the connection goes through a pooler that lends sessions for one transaction (PgBouncer: pool_mode = "
-    "transaction): pg_background's handles live in the session that launched, so SQL tasks cannot be watched there; "
-    "let pgbg_dsn lead to the server itself, or to a pool in session mode"
+    "the connection goes through a pooler in transaction mode (PgBouncer: pool_mode = transaction), which does not "
+    "keep the session that launches SQL tasks and holds their handles; point pgbg_dsn to the server itself, or to a "
+    "pool in session mode"
 )
 
 #: How often two connections are compared, because other clients of the pooler may interfere.

@@ -39,7 +39,7 @@ _AS_POSTGRESQL_SAYS = {
 _SEVERAL = ErrorReport(
     "25001",
     "several statements cannot run outside a transaction block",
-    {"message_hint": "A task with atomic=False takes one statement alone. What a SET does belongs into its settings."},
+    {"message_hint": "A task with atomic=False takes a single statement. Put the values of SET into its settings."},
 )
 
 

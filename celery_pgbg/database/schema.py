@@ -141,9 +141,9 @@ def refuse_stranger(session: Session) -> None:
     row = session.execute(queries.query("strange_owner")).fetchone()
     if row is not None:
         raise ConfigurationError(
-            f"schema celery_pgbg in database {session.info.dbname!r} belongs to {row[0]!r}, who is no superuser, and "
-            f"{session.info.user!r} is one: what is in the schema would run with a superuser's rights. "
-            f"Connect as {row[0]!r}, or look at what is there and drop the schema or give it to a superuser"
+            f"schema celery_pgbg in database {session.info.dbname!r} belongs to role {row[0]!r}, which is not a "
+            f"superuser, but role {session.info.user!r} is: functions in the schema would run with a superuser's "
+            f"rights. Connect as {row[0]!r}, or inspect the schema, then drop it or give it to a superuser"
         )
 
 

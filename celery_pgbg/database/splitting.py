@@ -23,7 +23,7 @@ def split(text: str) -> tuple[str | None, str]:
     try:
         return split_at(data, find_statements(data)[0])
     except LibraryMissing as exc:
-        raise ConfigurationError(f"whether the text has several statements cannot be known: {exc}") from exc
+        raise ConfigurationError(f"cannot find out whether the text has several statements: {exc}") from exc
 
 
 def split_at(data: bytes, statements: list[Span]) -> tuple[str | None, str]:

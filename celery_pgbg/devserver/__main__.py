@@ -52,19 +52,21 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     start = add("start", _start, "start PostgreSQL unless it runs, and print its DSN")
-    start.add_argument("--max-worker-processes", type=int, metavar="N", help="at first 100; then kept until changed")
+    start.add_argument("--max-worker-processes", type=int, metavar="N", help="100 for a new server; kept until changed")
     durable = start.add_mutually_exclusive_group()
     durable.add_argument("--no-fsync", dest="fsync", action="store_false", default=None, help="faster, not durable")
-    durable.add_argument("--fsync", dest="fsync", action="store_true", default=None, help="durable, as at first")
-    start.add_argument("--lc-messages", metavar="LOCALE", help="language of its messages, such as de_DE.UTF-8")
-    stop = add("stop", _stop, "stop it")
-    stop.add_argument("--purge", action="store_true", help="delete its data and its brokers, and the private root too")
-    add("status", _status, "show what runs; exit code 3 if nothing does")
-    add("dsn", _dsn, "print the DSN; exit code 1 if it does not run")
+    durable.add_argument("--fsync", dest="fsync", action="store_true", default=None, help="durable, as a new server is")
+    start.add_argument("--lc-messages", metavar="LOCALE", help="language of the server's messages, such as de_DE.UTF-8")
+    stop = add("stop", _stop, "stop the server")
+    stop.add_argument(
+        "--purge", action="store_true", help="also delete the server's data and brokers, and the private root"
+    )
+    add("status", _status, "show the running server; exit code 3 if it does not run")
+    add("dsn", _dsn, "print the DSN; exit code 1 if the server does not run")
     add("compose", _compose, "print the path of the compose.yaml that starts the same in Docker")
     for broker, kind in (("redis", RedisServer), ("rabbitmq", RabbitServer)):
-        added = add(broker, _broker, f"print the URL of a {broker}, started if none answers on its usual port")
-        added.add_argument("--stop", action="store_true", help="stop the one that was started")
+        added = add(broker, _broker, f"print the URL of {broker}; start one if none answers on the usual port")
+        added.add_argument("--stop", action="store_true", help="stop the started one")
         added.set_defaults(kind=kind)
     return parser
 
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_name(parser: argparse.ArgumentParser, default: str) -> None:
     """Take ``--name`` before or after the command; parsers that share one such option share its default."""
     parser.add_argument(
-        "--name", default=default, help="which server, where several run side by side (default: default)"
+        "--name", default=default, help="the server's name, if several run side by side (default: default)"
     )
 
 
@@ -108,7 +110,7 @@ def _verify(dsn: str) -> None:
 def _stop(options: argparse.Namespace) -> int:
     if _another_server(options):
         print(
-            "PGBG_DSN names the server, and we did not start that one: nothing is stopped or deleted. "
+            "PGBG_DSN names a server that this command did not start: nothing is stopped or deleted. "
             f"Unset PGBG_DSN to stop the development server {options.name!r}.",
             file=sys.stderr,
         )
@@ -129,7 +131,7 @@ def _stop(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     given = _another_server(options)
     if given:
-        print(f"PGBG_DSN names the server; the development server {options.name!r} is not looked at", file=sys.stderr)
+        print(f"PGBG_DSN names the server; the development server {options.name!r} is ignored", file=sys.stderr)
     status = status_of(given, "not ours") if given else DevServer(options.name).status()
     if status is None:
         print("not running")

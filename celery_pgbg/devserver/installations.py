@@ -12,7 +12,7 @@ from pathlib import Path
 from celery_pgbg.devserver.errors import DevServerError
 
 _CONTROL = "extension/pg_background.control"
-_UNREACHABLE = "the user who runs PostgreSQL must be able to enter the folder: set PGBG_DEVSERVER_DIR to one it can"
+_UNREACHABLE = "PostgreSQL's user must be able to enter the folder: set PGBG_DEVSERVER_DIR to a folder where that holds"
 
 
 @dataclass(frozen=True)

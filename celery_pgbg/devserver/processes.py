@@ -39,7 +39,7 @@ def kill_postgres_in(folder: Path, within_seconds: float = 20.0) -> None:
     deadline = time.monotonic() + within_seconds
     while left := _postgres_in(folder):
         if time.monotonic() > deadline:
-            raise DevServerError(f"processes {left} do not end, they use {folder}")
+            raise DevServerError(f"processes {left} use {folder} and do not end")
         for pid in left:
             send(pid, signal.SIGKILL)
         time.sleep(0.02)

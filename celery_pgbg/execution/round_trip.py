@@ -40,7 +40,9 @@ def round_trip(dsn: str, settings: Settings) -> float:
         alarm.cancel()
         runner.close()
     if ending == Detached():
-        raise RuntimeError(f"SELECT 1 in a background worker took more than {_ROUND_TRIP_SECONDS:g} s: no free slot?")
+        raise RuntimeError(
+            f"SELECT 1 in a background worker took more than {_ROUND_TRIP_SECONDS:g} s: probably no slot is free"
+        )
     if ending != Returned(1):
         raise RuntimeError(f"SELECT 1 in a background worker ended with {ending}")
     return seconds

@@ -57,13 +57,16 @@ def cancel(app: Any, task_id: str, force: bool, alias: str | None) -> None:
         raise click.ClickException(f"no background worker runs task {safe(whole)}")
     if is_batched:
         click.echo(
-            "stopped: the batch in progress is rolled back, those before it stay, and the task fails with "
-            f"QueryCanceled; no redelivery goes on with it, `pgbg resume {safe(whole)}` does"
+            "stopped: the batch in progress is rolled back, the earlier batches stay, and the task fails with "
+            f"QueryCanceled; a redelivery does not continue the task, `pgbg resume {safe(whole)}` does"
         )
     elif all(stopped):
-        click.echo("stopped: its effects are rolled back, and it fails with QueryCanceled; no redelivery runs it again")
+        click.echo(
+            "stopped: the statement is rolled back, and the task fails with QueryCanceled; a redelivery does not run "
+            "the statement again"
+        )
     else:
-        click.echo("stopped: it ran outside a transaction, so what it had committed stays")
+        click.echo("stopped: the statement ran outside a transaction, so everything that it has committed stays")
 
 
 def _known(app: Any, alias: str | None, task_id: str) -> tuple[str, list[dict[str, Any]]]:
@@ -73,7 +76,7 @@ def _known(app: Any, alias: str | None, task_id: str) -> tuple[str, list[dict[st
             whole = full_task_id(session, task_id) if operations.tasks_that_begin(session, task_id) else task_id
             return whole, operations.attempts_of(session, whole)
     except (PgbgError, psycopg.Error) as exc:
-        click.echo(f"the database cannot be asked, the task is revoked by this very id: {safe(str(exc))}", err=True)
+        click.echo(f"cannot read the database, so the id is revoked exactly as given: {safe(str(exc))}", err=True)
         return task_id, []
 
 
@@ -102,24 +105,27 @@ def _not_had(task_id: str, attempts: list[dict[str, Any]]) -> str:
     if last and last["state"] in ("running", "starting", "waiting"):
         return (
             f"no Celery worker has task {safe(task_id)}, but its background worker runs: --force ends it; "
-            "and the Celery workers drop its message, should it be delivered"
+            "the Celery workers drop the task's message if they receive it"
         )
-    if last:
+    if last and last["state"] == "unknown":
         return (
-            f"task {safe(task_id)} does not run: it has {last['state']}"
-            if last["finished_at"]
-            else (f"task {safe(task_id)} does not run: no process and no outcome")
+            f"no Celery worker has task {safe(task_id)}, and this role cannot see whether its background worker runs: "
+            "ask with a role that may see all sessions"
         )
+    if last and last["finished_at"]:
+        return f"task {safe(task_id)} does not run: it has {last['state']}"
+    if last:
+        return f"task {safe(task_id)} does not run: it has no process and no outcome"
     return (
-        f"no Celery worker has task {safe(task_id)}, and no SQL task of this id was launched in this database; should "
-        "its message still wait in a queue, these Celery workers drop it"
+        f"no Celery worker has task {safe(task_id)}, and this database has no record of a SQL task with this id; the "
+        "Celery workers drop the task's message if they receive it"
     )
 
 
 @click.command()
 @click.argument("task_id", metavar="ID")
-@click.option("--queue", metavar="NAME", help="Send it there, instead of where the app routes it.")
-@click.option("--force", is_flag=True, help="Also a task that may have partly completed, or that has succeeded.")
+@click.option("--queue", metavar="NAME", help="Send the task to this queue instead of the app's route.")
+@click.option("--force", is_flag=True, help="Retry even a task that has succeeded or may have partly completed.")
 @database_option
 @command
 def retry(app: Any, task_id: str, queue: str | None, force: bool, alias: str | None) -> None:
@@ -135,12 +141,12 @@ def retry(app: Any, task_id: str, queue: str | None, force: bool, alias: str | N
     meta = app.backend.get_task_meta(whole)
     if meta.get("args") is None and meta.get("kwargs") is None:
         raise click.ClickException(
-            f"the result backend does not have the arguments of task {safe(whole)}: set result_extended = True, and it "
-            "keeps those of later tasks"
+            f"the result backend does not have the arguments of task {safe(whole)}: with result_extended = True it "
+            "keeps the arguments of later tasks"
         )
     if meta.get("status") == states.REVOKED:
         raise click.ClickException(
-            f"task {safe(whole)} was revoked: Celery workers remember that and drop its messages; send it anew"
+            f"task {safe(whole)} was revoked: Celery workers remember the revoke and drop its messages; send a new task"
         )
     name = meta.get("name") or attempts[-1]["task_name"]
     number = attempts[-1]["attempt"] + 1
@@ -166,27 +172,31 @@ def _refuse_retry(task_id: str, last: dict[str, Any], force: bool) -> None:
 
 @click.command()
 @click.option(
-    "--older-than", type=TimeSpan(), required=True, metavar="TIME", help="90 (seconds), 15m, 2h, 1d, 1d12h ..."
+    "--older-than",
+    type=TimeSpan(),
+    required=True,
+    metavar="TIME",
+    help="Least age, such as 90 (seconds), 15m, 2h, 1d, 1d12h.",
 )
 @database_option
 @command
 def purge(app: Any, older_than: float, alias: str | None) -> None:
-    """Delete outcomes and records that are older, and so forget that those attempts have run."""
+    """Delete old outcomes and records. A redelivery of a task without a record runs its statement again."""
     with installed_session(app, alias) as session:
         done = _delete_with_progress(session, older_than)
     click.echo(f"deleted {done.deleted:,} records older than {for_people(older_than)}")
     kept = (
-        (done.results, "are values of stored results: the result backend deletes those after result_expires"),
+        (done.results, "are values of stored results, which the result backend deletes after result_expires"),
         (done.chord_parts, "wait for the rest of their chords"),
         (done.running, "run"),
-        (done.earlier, "were found to be one of these within the last day, and are not looked at again so soon"),
+        (done.earlier, "had such a reason within the last day, and are checked only once a day"),
         (done.younger, "are younger"),
     )
     for count, reason in kept:
         if count:
             click.echo(f"kept {count:,}: they {reason}")
     if done.contended:
-        raise click.ClickException("another session deletes old records at this moment; try again later")
+        raise click.ClickException("another session is deleting old records; try again later")
 
 
 def _delete_with_progress(session: Any, older_than: float) -> Expired:

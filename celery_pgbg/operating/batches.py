@@ -20,47 +20,47 @@ from celery_pgbg.operating.printing import safe
 @database_option
 @command
 def pause(app: Any, task_id: str, alias: str | None) -> None:
-    """Let a batched task wait before its next batch, until `pgbg resume`. It keeps its background worker.
+    """Pause a batched task before its next batch, until `pgbg resume`. The task keeps its background worker.
 
     ID may be the beginning of an id.
     """
     with installed_session(app, alias) as session:
         whole = full_task_id(session, task_id)
         if not walk_control.pause(session, whole):
-            raise click.ClickException(f"task {safe(whole)} is no batched task that has something left to do")
+            raise click.ClickException(f"task {safe(whole)} is not a batched task with batches left to do")
     click.echo(f"paused: {safe(whole)} waits before its next batch")
 
 
 @click.command()
 @click.argument("task_id", metavar="ID")
-@click.option("--queue", metavar="NAME", help="Send it there, instead of where the app routes it.")
+@click.option("--queue", metavar="NAME", help="Send the task to this queue instead of the app's route.")
 @database_option
 @command
 def resume(app: Any, task_id: str, queue: str | None, alias: str | None) -> None:
-    """Let a batched task go on after its last batch: one that is paused, was revoked, or has failed.
+    """Continue a batched task after its last batch: a task that is paused, was revoked, or has failed.
 
-    One that runs no longer is sent again with the same arguments, as a new task. ID may be the beginning of an id.
+    A task that no longer runs is sent again with the same arguments, as a new task. ID may be the beginning of an id.
     """
     with installed_session(app, alias) as session:
         whole = full_task_id(session, task_id)
         walk = walk_control.unpause(session, whole)
         if walk is None:
-            raise click.ClickException(f"task {safe(whole)} is no batched task")
+            raise click.ClickException(f"task {safe(whole)} is not a batched task")
         if walk.is_done:
             raise click.ClickException(f"task {safe(whole)} has nothing left to do")
         if walk_control.is_walking(session, walk):
-            click.echo(f"goes on: task {safe(walk.task_id)}")
+            click.echo(f"resumed: task {safe(walk.task_id)} continues")
             return
     sent = _send_again(app, walk, queue)
-    click.echo(f"sent {safe(walk.task_name)} again: task {sent.id} goes on where {safe(whole)} stopped")
+    click.echo(f"sent {safe(walk.task_name)} again: task {sent.id} continues where {safe(whole)} stopped")
 
 
 def _send_again(app: Any, walk: WalkState, queue: str | None) -> Any:
     message = walk.message
     if message is None:
         raise click.ClickException(
-            f"task {safe(walk.task_id)} runs no longer, and its arguments are not kept (pgbg_store_sql = False): to "
-            f"let it go on, send it with the same arguments and headers={ {HEADER: {'walk_id': walk.walk_id}}!r}"
+            f"task {safe(walk.task_id)} no longer runs, and its arguments are not stored (pgbg_store_sql = False): to "
+            f"continue, send the task with the same arguments and headers={ {HEADER: {'walk_id': walk.walk_id}}!r}"
         )
     data = base64.b64decode(message["base64"]) if "base64" in message else message["body"]
     accepted = prepare_accept_content(app.conf.accept_content)

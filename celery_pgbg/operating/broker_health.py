@@ -34,7 +34,7 @@ def check_our_broker(connection: Any) -> Iterator[Finding]:
             return
         user = session.info.user
     if health["may_consume"]:
-        yield Finding("ok", "broker rights", f"{user} may send and take")
+        yield Finding("ok", "broker rights", f"role {user} may send and take messages")
     else:
         yield Finding("warning", "broker rights", _ONLY_SENDS.format(user))
     yield from _backlogs(queues)
@@ -43,8 +43,8 @@ def check_our_broker(connection: Any) -> Iterator[Finding]:
 
 
 _ONLY_SENDS = (
-    "{} may send at most: a Celery worker needs a role of `celery -A yourproject pgbg install --grant-to`, and so does "
-    "this check"
+    "role {} may only send messages, if that: a Celery worker, and this check, need a role from "
+    "`celery -A yourproject pgbg install --grant-to`"
 )
 
 
@@ -55,9 +55,9 @@ def _backlogs(queues: list[dict[str, Any]]) -> Iterator[Finding]:
         age = for_people(row["oldest_seconds"])
         said = f"{row['waiting']} messages wait in queue {row['name']!r}, the oldest for {age}"
         if row["name"] == browsing.DEAD_LETTERS:
-            cure = "they were delivered too often: `pgbg messages --dead` shows them, and sends them back"
+            cure = "delivered too often: `pgbg messages --dead` shows them, with --send-back it sends them back"
         else:
-            cure = "nothing takes from it: start a Celery worker for it, or a relay for the outbox, or purge it"
+            cure = "the queue has no consumer: start a Celery worker for it (for the outbox: a relay), or purge it"
         yield Finding("warning", "backlog", f"{said}; {cure}")
     waiting = [row for row in queues if row["waiting"]]
     if not left:
@@ -72,16 +72,20 @@ def _lost(health: dict[str, Any]) -> Finding:
     return Finding(
         "warning",
         "lost consumers",
-        f"{health['lost_consumers']} have ended without a word and still hold {health['lost_messages']} messages; any "
-        "Celery worker that takes from this database gives them to others within seconds, so none seems to run",
+        f"{health['lost_consumers']} ended without giving back {health['lost_messages']} messages; a Celery worker of "
+        "this database would give them to others within seconds, so none seems to run: start one",
     )
 
 
 def _vacuum(health: dict[str, Any], messages: int) -> Finding:
     said = f"{health['dead_rows']} dead rows beside {messages} messages, {health['bytes'] / 1e6:.0f} MB"
     if not health["is_vacuumed"]:
-        return Finding("warning", "vacuum", f"{said}; autovacuum is off for celery_pgbg.message, which only grows then")
+        return Finding(
+            "warning",
+            "vacuum",
+            f"{said}; autovacuum is off for celery_pgbg.message, so the table only grows: turn it on",
+        )
     if health["dead_rows"] > max(_MANY_DEAD, 10 * messages):
-        cure = "a transaction that is open for long keeps them; takes do not read them, but the table grows"
+        cure = "a long open transaction prevents their removal: find and end it, because the table grows"
         return Finding("warning", "vacuum", f"{said}; {cure}")
     return Finding("ok", "vacuum", said)

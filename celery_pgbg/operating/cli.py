@@ -26,8 +26,8 @@ def pgbg() -> None:
 @click.option(
     "--share-with",
     metavar="ROLE",
-    help="The roles of --grant-to read and write what belongs to this one, as a web "
-    "application does with the results of its Celery workers. Not for roles that do not trust each other.",
+    help="Let the roles of --grant-to read and write everything that belongs to this role, such as a web "
+    "application the results of its Celery workers. Only for roles that trust each other.",
 )
 @click.option(
     "--let-send",
@@ -35,7 +35,7 @@ def pgbg() -> None:
     metavar="ROLE",
     help="Let this role send through pgbg:// and nothing else; may be repeated.",
 )
-@click.option("--dsn", help="Connect with this instead: installing the extension needs a superuser.")
+@click.option("--dsn", help="Connect with this DSN: installing the extension needs a superuser.")
 @database_option
 @command
 def install(
@@ -47,7 +47,7 @@ def install(
     dsn: str | None,
     alias: str | None,
 ) -> None:
-    """Install or upgrade the extension, the schema celery_pgbg and its functions. Run again, it changes nothing."""
+    """Install or upgrade the extension, the schema celery_pgbg and its functions. A second run changes nothing."""
     if print_sql:
         click.echo(schema.install_script(list(grant_to), share_with=share_with, senders=list(let_send)))
         return
@@ -71,8 +71,8 @@ def _install(session: Session, grant_to: list[str], share_with: str | None, send
 
 
 @pgbg.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dsn", help="Connect with this instead.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--dsn", help="Connect with this DSN.")
 @database_option
 @command
 def uninstall(app: Any, yes: bool, dsn: str | None, alias: str | None) -> None:
@@ -89,7 +89,7 @@ def uninstall(app: Any, yes: bool, dsn: str | None, alias: str | None) -> None:
 @database_option
 @command
 def doctor(app: Any, as_json: bool, alias: str | None) -> None:
-    """Check everything that SQL tasks need, and run one. Exit code 1 if something is wrong."""
+    """Check everything that SQL tasks need, and run a statement. Exit code 1 if something is wrong."""
     findings = list(diagnose(app, alias))
     if as_json:
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))

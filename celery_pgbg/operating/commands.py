@@ -18,7 +18,9 @@ from celery_pgbg.execution.control import operations
 from celery_pgbg.operating.printing import safe
 from celery_pgbg.operating.times import read_seconds
 
-database_option = click.option("--database", "alias", metavar="ALIAS", help="One of pgbg_databases; else pgbg_dsn.")
+database_option = click.option(
+    "--database", "alias", metavar="ALIAS", help="An alias of pgbg_databases; pgbg_dsn by default."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit_option = click.option(
     "--limit",
@@ -26,7 +28,7 @@ limit_option = click.option(
     default=operations.LIMIT,
     show_default=True,
     metavar="N",
-    help="At most so many that have ended, the latest first; 0 for all.",
+    help="Show at most this many, not counting running tasks; 0 for all.",
 )
 
 
@@ -103,8 +105,8 @@ def full_task_id(session: Session, beginning: str) -> str:
         examples = ", ".join(safe(task_id) for task_id in found)
         raise click.ClickException(f"several task ids begin with {safe(beginning)}: {examples}")
     raise click.ClickException(
-        f"no record of a SQL task {safe(beginning)} in this database: it was not launched here, or longer ago than "
-        "pgbg_outcome_expires"
+        f"no record of a SQL task {safe(beginning)} in this database: the task was not launched here, or its record "
+        "was deleted after pgbg_outcome_expires"
     )
 
 

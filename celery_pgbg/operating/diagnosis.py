@@ -47,10 +47,10 @@ _SHOWN = 5
 
 #: The features that are missing without one of pg_background's functions.
 _LACKING = {
-    "get_progress": "no words beside the per cent of a task's progress, no pg_background.max_workers and no "
-    "worker_timeout (from 1.8 on)",
-    "result_info": "no record of how a statement ended: rows of an atomic=False task that have a column of the type "
-    "void, or no column, end it as unknown (from 1.9 on)",
+    "get_progress": "no progress messages beside the percent, no pg_background.max_workers and no worker_timeout (from "
+    "1.8 on)",
+    "result_info": "no record of how a statement ended (from 1.9 on), so the end of an atomic=False task is unknown if "
+    "its rows have a column of the type void, or no column",
 }
 
 #: Brokers that do not notice a lost consumer, but redeliver after a timeout.
@@ -94,12 +94,14 @@ def _check_celery(app: Any) -> Iterator[Finding]:
     if app.conf.worker_prefetch_multiplier != 1:
         multiplier = app.conf.worker_prefetch_multiplier
         yield Finding(
-            "warning", "worker_prefetch_multiplier", f"is {multiplier}: tasks wait behind long ones; 1 is right for SQL"
+            "warning",
+            "worker_prefetch_multiplier",
+            f"is {multiplier}: tasks wait behind long ones; set it to 1 for SQL",
         )
     backend = str(app.conf.result_backend or "")
     missing = _missing_client(backend)
     if not backend:
-        yield Finding("warning", "result_backend", "none is set: the values that tasks return are lost")
+        yield Finding("warning", "result_backend", "not set: the values that tasks return are lost")
     elif missing:
         yield Finding("error", "result_backend", missing)
     else:
@@ -112,7 +114,7 @@ def _check_pool(app: Any) -> Finding:
     if pool == _OUR_POOL:
         return Finding("ok", "worker_pool", pool)
     if custom == _OUR_POOL:
-        return Finding("ok", "worker_pool", f"{custom}, by CELERY_CUSTOM_WORKER_POOL, where -P custom is given")
+        return Finding("ok", "worker_pool", f"{custom}, by CELERY_CUSTOM_WORKER_POOL, in Celery workers with -P custom")
     how = f"CELERY_CUSTOM_WORKER_POOL={_OUR_POOL} and -P custom"
     if app.conf.task_routes:
         return Finding(
@@ -121,8 +123,9 @@ def _check_pool(app: Any) -> Finding:
     return Finding(
         "warning",
         "worker_pool",
-        f"is {pool!r}: SQL tasks run there too, but each keeps a place of it waiting; set worker_pool to "
-        f"{_OUR_POOL!r}, or give SQL tasks a queue by task_routes and start its Celery workers with {how}",
+        f"is {pool!r}: SQL tasks run there too, but each occupies a place of this pool while it waits; set worker_pool "
+        f"to {_OUR_POOL!r}, or route SQL tasks to a queue of their own (task_routes) and start its Celery workers with "
+        f"{how}",
     )
 
 
@@ -131,7 +134,7 @@ def _missing_client(url: str) -> str | None:
     for scheme in reversed(url.partition("://")[0].split("+")):
         module, cure = _CLIENTS.get(scheme, (None, ""))
         if module and importlib.util.find_spec(module) is None:
-            return f"its client, the package {module}, is not installed: {cure}"
+            return f"the client package {module} is not installed: {cure}"
     return None
 
 
@@ -162,8 +165,8 @@ def _check_broker(app: Any) -> Iterator[Finding]:
     yield Finding(
         "ok" if seconds >= _SHORT_VISIBILITY_TIMEOUT else "warning",
         "visibility_timeout",
-        f"the broker sends again what is not acknowledged after {seconds} s; a second delivery of a running "
-        "statement attaches to it, but takes one of the Celery worker's places: let it be longer than statements run",
+        f"the broker redelivers a message that is not acknowledged within {seconds} s; a second delivery of a running "
+        "statement attaches to it, but occupies a thread of the Celery worker: set it longer than statements run",
     )
 
 
@@ -175,17 +178,15 @@ def check_restoring(channel: Any, options: Mapping[str, Any], visibility_timeout
         options: of the broker's transport, as configured.
         visibility_timeout: seconds.
     """
-    what, after = "lost messages", f"after a kill -9 a message comes back {visibility_timeout} s after it was taken"
+    what, after = "lost messages", f"after a kill -9 a message is redelivered {visibility_timeout} s after it was taken"
     if not hasattr(channel, "unacked_restore_interval"):
         return Finding(
-            "warning", what, f"{after}, and up to 100 s later: kombu {kombu.__version__} looks so seldom; 5.7 can look "
-            "every few seconds, as our pool then makes it do",
+            "warning", what, f"{after}, and up to 100 s later: kombu {kombu.__version__} checks that seldom; kombu 5.7 "
+            "checks every few seconds with our pool",
         )  # fmt: skip
     every = options.get("unacked_restore_interval"), options.get("unacked_restore_throttle")
     if every == (None, None):
-        return Finding(
-            "ok", what, f"{after}, and 10 s later at the latest: so often our pool makes Celery workers look"
-        )
+        return Finding("ok", what, f"{after}, and up to 10 s later: our pool makes Celery workers check that often")
     interval, throttle = every[0] or channel.unacked_restore_interval, every[1] or channel.unacked_restore_throttle
     seconds = interval * throttle
     return Finding(
@@ -200,11 +201,11 @@ def _check_threads(app: Any) -> Iterator[Finding]:
     try:
         answers = app.control.inspect(timeout=_ANSWER_SECONDS).stats() or {}
     except Exception as exc:  # noqa: BLE001 - each transport has errors of its own
-        yield Finding("warning", "Celery workers", f"cannot be asked: {exc}")
+        yield Finding("warning", "Celery workers", f"cannot be reached: {exc}")
         return
     ours = {node: stats["pool"]["threads"] for node, stats in answers.items() if "threads" in stats.get("pool", {})}
     if not ours:
-        yield Finding("ok", "Celery workers", f"none with our pool answers; {len(answers)} others do")
+        yield Finding("ok", "Celery workers", f"no Celery worker with our pool answers; {len(answers)} others do")
         return
     yield from check_threads(ours)
 
@@ -279,7 +280,7 @@ def _settle_lost(session: Session) -> Iterator[Finding]:
     lost = settle_lost(session)
     if lost:
         shown = ", ".join(str(attempt) for attempt in lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
-        yield Finding("warning", "lost", f"{len(lost)} tasks with atomic=False now fail ({shown}): {UNSEEN}")
+        yield Finding("warning", "lost", f"{len(lost)} tasks with atomic=False are lost ({shown}): {UNSEEN}")
 
 
 def no_files(major: int) -> str:
@@ -305,12 +306,14 @@ def _check_slots(app: Any, session: Session, settings: Settings, capabilities: C
     concurrency = app.conf.worker_concurrency
     if free_for_us < _FEW_SLOTS or (concurrency and concurrency > free_for_us):
         given = concurrency or "not set (one per core)"
-        yield Finding("warning", "slots", f"{said}; worker_concurrency {given}: tasks for which none is free wait")
+        yield Finding("warning", "slots", f"{said}; worker_concurrency {given}: tasks wait for a free slot")
     else:
         yield Finding("ok", "slots", said)
     number = settings.launchers or f"2 to {MOST_LAUNCHERS}"
     if not capabilities.limits_sessions:
-        yield Finding("ok", "launchers", f"{number} sessions in each Celery worker, without a limit")
+        yield Finding(
+            "ok", "launchers", f"{number} sessions in each Celery worker, without a limit of running statements"
+        )
         return
     handles = (settings.launchers or MOST_LAUNCHERS) * SESSION_WORKER_LIMIT
     yield Finding(

@@ -42,21 +42,21 @@ _HOUR = 3600.0
 
 
 @click.command()
-@click.option("--all", "also_ended", is_flag=True, help="Also what ended within --since.")
+@click.option("--all", "also_ended", is_flag=True, help="Also show the tasks that ended within --since.")
 @click.option(
-    "--since", type=TimeSpan(), default=_HOUR, metavar="TIME", help="With --all: how long ago; 1h by default."
+    "--since", type=TimeSpan(), default=_HOUR, metavar="TIME", help="With --all: how far back; 1h by default."
 )
 @click.option(
-    "--before", type=Moment(), metavar="MOMENT", help="With --all: only what ended before it, such as the next page."
+    "--before", type=Moment(), metavar="MOMENT", help="With --all: only tasks that ended earlier, for the next page."
 )
-@click.option("--wide", is_flag=True, help="All columns, whole ids, lines of any length.")
+@click.option("--wide", is_flag=True, help="Show all columns and whole ids, and do not cut lines.")
 @click.option(
     "--watch",
     is_flag=False,
     flag_value=2.0,
     type=click.FloatRange(min=0.1),
     metavar="[SECONDS]",
-    help="Again and again, every 2 seconds unless you say otherwise.",
+    help="Repeat every 2 seconds, or every SECONDS.",
 )
 @limit_option
 @json_option
@@ -75,7 +75,7 @@ def ps(
 ) -> None:
     """Show the SQL tasks that run: state, time, progress, name, id and statement.
 
-    An id may be shown by its beginning; `show`, `cancel` and `retry` take that.
+    An id may be cut short; all commands accept the beginning of an id.
     """
     until_interrupted = contextlib.nullcontext() if watch is None else contextlib.suppress(KeyboardInterrupt)
     with until_interrupted, installed_session(app, alias) as session:
@@ -108,18 +108,18 @@ def _print_executions(rows: list[dict[str, Any]], wide: bool, limit: int) -> Non
     if more:
         last = rows[-1]["finished_at"] or rows[-1]["launched_at"]
         click.echo(
-            f"... and more, which ended earlier: --before {last.isoformat()} shows the next; --limit 0 shows all"
+            f"... more tasks ended earlier: --before {last.isoformat()} shows the next ones, --limit 0 shows all"
         )
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(min=0.1), default=60, show_default=True)
-@click.option("--queues", "only_queues", is_flag=True, help="Only the queues of the broker pgbg://.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), default=60, show_default=True, help="How far back.")
+@click.option("--queues", "only_queues", is_flag=True, help="Show only the queues of the broker pgbg://.")
 @json_option
 @database_option
 @command
 def stats(app: Any, minutes: float, only_queues: bool, as_json: bool, alias: str | None) -> None:
-    """Show runs, failures, p50 and p95 of the seconds, by task; and what waits in the queues of the broker pgbg://."""
+    """Show runs, failures, p50 and p95 of the time for each task, and the queues of the broker pgbg://."""
     with installed_session(app, alias) as session:
         queues = browsing.queues(session) if only_queues or not as_json else []
         if only_queues:
@@ -148,8 +148,8 @@ def stats(app: Any, minutes: float, only_queues: bool, as_json: bool, alias: str
 
 
 @click.command()
-@click.option("--since", type=TimeSpan(), default=86_400.0, metavar="TIME", help="How long ago at most; 1d by default.")
-@click.option("--task", "task_name", metavar="NAME", help="Only tasks of this name.")
+@click.option("--since", type=TimeSpan(), default=86_400.0, metavar="TIME", help="How far back; 1d by default.")
+@click.option("--task", "task_name", metavar="NAME", help="Show only tasks with this name.")
 @limit_option
 @json_option
 @database_option
@@ -166,9 +166,9 @@ def failed(app: Any, since: float, task_name: str | None, limit: int, as_json: b
     columns = (Column("WHEN", 14), Column("TASK", 20), Column("ID", 44), Column("ERROR", 28), Column("MESSAGE", 200))
     print_table(columns, (_failure_row(row, shown.get(row["task_id"], row["task_id"])) for row in rows))
     if not rows:
-        click.echo(f"nothing has failed within {for_people(since)}")
+        click.echo(f"no task has failed within {for_people(since)}")
     if more:
-        click.echo("... and more that failed before these: --limit shows as many as you say, --limit 0 all")
+        click.echo("... more tasks failed earlier: --limit N shows N tasks, --limit 0 shows all")
 
 
 def _failure_row(row: dict[str, Any], task_id: str) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ def _failure_row(row: dict[str, Any], task_id: str) -> tuple[str, ...]:
 @database_option
 @command
 def show(app: Any, task_id: str, as_json: bool, alias: str | None) -> None:
-    """Show all that is known of one SQL task: its attempts, their outcomes and errors, and Celery's state of it.
+    """Show everything known about one SQL task: its attempts, their outcomes and errors, and its state in Celery.
 
     ID may be the beginning of an id.
     """
@@ -207,11 +207,11 @@ def _state(app: Any, task_id: str) -> str | None:
 
 
 @click.command()
-@click.option("--listen", type=int, metavar="PORT", help="Serve them at this port of the loopback, until it is ended.")
+@click.option("--listen", type=int, metavar="PORT", help="Serve the numbers on this port of 127.0.0.1, until stopped.")
 @database_option
 @command
 def metrics(app: Any, listen: int | None, alias: str | None) -> None:
-    """Print numbers for Prometheus: what runs, what failed lately, and slots; or serve them."""
+    """Print or serve numbers for Prometheus: running tasks, recent failures, background worker slots."""
     try:
         from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 

@@ -20,11 +20,13 @@ from celery_pgbg.operating.times import for_people
 
 @click.command()
 @click.argument("queue", required=False)
-@click.option("--dead", is_flag=True, help="Those that were delivered more often than pgbg_max_deliveries.")
-@click.option("--send-back", is_flag=True, help="With --dead: send them back to the queues they came from.")
-@click.option("--id", "message_id", type=int, metavar="ID", help="With --send-back: only this one.")
-@click.option("--purge", is_flag=True, help="Delete those of the queue that wait.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--dead", is_flag=True, help="Show the dead letters: messages delivered pgbg_max_deliveries times without success."
+)
+@click.option("--send-back", is_flag=True, help="With --dead: send the dead letters back to their queues.")
+@click.option("--id", "message_id", type=int, metavar="ID", help="With --send-back: only this message.")
+@click.option("--purge", is_flag=True, help="Delete the waiting messages of the queue.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @limit_option
 @json_option
 @database_option
@@ -41,10 +43,10 @@ def messages(
     as_json: bool,
     alias: str | None,
 ) -> None:
-    """Show the queues of the broker pgbg://, or the messages of one; send dead letters back, or purge a queue."""
+    """Show the queues of the broker pgbg://, or the messages of one queue; send back dead letters; purge a queue."""
     name = browsing.DEAD_LETTERS if dead else queue
     if (send_back and not dead) or (purge and name is None):
-        raise click.UsageError("--send-back needs --dead, and --purge a queue")
+        raise click.UsageError("--send-back needs --dead, and --purge needs a queue")
     with installed_session(app, alias) as session:
         if send_back:
             click.echo(f"sent back {browsing.send_back(session, message_id)} messages")
@@ -107,12 +109,12 @@ def _show(rows: list[dict[str, Any]], as_json: bool, titles: tuple[str, ...], wr
 @database_option
 @command
 def relay(app: Any, alias: str | None) -> None:
-    """Send on to the app's broker what was sent in transactions of this database, until stopped."""
+    """Forward messages that were sent in transactions of this database to the app's broker, until stopped."""
     if not goes_through_outbox(app):
-        raise click.UsageError("the broker is pgbg://, in whose queues is what was sent in transactions")
+        raise click.UsageError("the broker is pgbg://, which needs no relay: messages sent in transactions are in it")
     settings = settings_of(app)
     working = Relay(app, settings.dsn_of(alias), settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *args: working.stop())
-    click.echo("sending on")
+    click.echo("forwarding messages")
     working.run()

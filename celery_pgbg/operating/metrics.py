@@ -66,7 +66,11 @@ class PgbgCollector(Collector):
             ("pgbg_recent_runs", "runs", f"Attempts that ended within {window}."),
             ("pgbg_recent_failures", "failures", f"Attempts that failed within {window}."),
             ("pgbg_recent_seconds_p50", "p50_seconds", f"Median time of attempts that ended within {window}."),
-            ("pgbg_recent_seconds_p95", "p95_seconds", f"95th percentile of the same, within {window}."),
+            (
+                "pgbg_recent_seconds_p95",
+                "p95_seconds",
+                f"95th percentile of the time of attempts that ended within {window}.",
+            ),
         ):
             yield self._gauge(name, text, {(row["task_name"],): float(row[column]) for row in rows}, "task")
 
@@ -92,11 +96,11 @@ def _of_running(rows: list[dict[str, Any]], gauge: Any) -> Iterator[Metric]:
         oldest[(task,)] = max(oldest.get((task,), 0.0), row["seconds"] or 0.0)
         blocked[(task,)] = blocked.get((task,), 0.0) + (row["waits_for"] or "").startswith("Lock:")
     yield gauge("pgbg_running", "SQL tasks that run, by state.", dict(running), "task", "state")
-    yield gauge("pgbg_oldest_seconds", "Time since the launch of the oldest that runs.", oldest, "task")
+    yield gauge("pgbg_oldest_seconds", "Time since the launch of the oldest running SQL task.", oldest, "task")
     yield gauge("pgbg_blocked", "SQL tasks that wait for a lock.", blocked, "task")
 
 
 def _of_slots(slots: operations.Slots, gauge: Any) -> Iterator[Metric]:
     yield gauge("pgbg_slots_limit", "max_worker_processes of the server.", {(): float(slots.server_worker_limit)})
     used = {("pg_background",): float(slots.used), ("others",): float(slots.used_by_others)}
-    yield gauge("pgbg_slots_used", "Background worker slots in use, of the server.", used, "by")
+    yield gauge("pgbg_slots_used", "The server's background worker slots in use.", used, "by")

@@ -59,7 +59,7 @@ def check_databases(app: Celery, concurrency: int) -> None:
     """
     settings = settings_of(app)
     for message in _unknown_aliases(app, settings):
-        logger.error("%s; it will fail here", message)
+        logger.error("%s; this Celery worker cannot run the task", message)
     for alias in ([None] if settings.dsn else []) + list(settings.databases):
         _check_database(app, alias, concurrency)
     if not settings.dsn and not settings.databases:
@@ -86,7 +86,7 @@ def _check_database(app: Celery, alias: str | None, concurrency: int) -> None:
         logger.warning("database %s: %s; SQL tasks will wait for it", name, exc)
         return
     except (ConfigurationError, psycopg.Error) as exc:
-        logger.error("database %s: %s; SQL tasks will fail until that is mended", name, exc)
+        logger.error("database %s: %s; SQL tasks will fail until this is corrected", name, exc)
         return
     logger.info(
         "database %s: pg_background %s; concurrency %s, max_worker_processes %d, shared by all Celery workers",
@@ -97,7 +97,7 @@ def _check_database(app: Celery, alias: str | None, concurrency: int) -> None:
     )
     if concurrency > capabilities.server_worker_limit:
         logger.warning(
-            "concurrency %s is above max_worker_processes %d: the rest will wait for free slots",
+            "concurrency %s is above max_worker_processes %d: some SQL tasks will wait for a free slot",
             concurrency,
             capabilities.server_worker_limit,
         )

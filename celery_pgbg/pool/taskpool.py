@@ -309,7 +309,7 @@ class TaskPool(Interruptible, BasePool):
                 return
         if state.revoked_stamps or any(run.task_id in state.revoked for run in runs if not run.is_sql):
             raise NotImplementedError("this pool cannot terminate Python tasks: a thread cannot be stopped")
-        logger.warning("a Python task cannot be stopped: its thread runs on until it ends, or the process does")
+        logger.warning("a Python task cannot be stopped: its thread runs until the task or the process ends")
 
     # --- size ------------------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ HEADER = "pgbg"
 _PER_CALL = ("settings", "role", "database")
 
 _NO_APP = (
-    "{name} is sent without an app of yours, so to amqp://localhost, Celery's default: import the module with your "
-    "Celery app before (in Django, in the project's __init__.py)"
+    "{name} is sent without your app, so to Celery's default broker amqp://localhost: first import the module with "
+    "your Celery app (in Django: in the project's __init__.py)"
 )
 
 _has_warned: list[bool] = []
@@ -38,7 +38,7 @@ def checked_call(task: Any, options: dict[str, Any]) -> dict[str, Any]:
     stamps = options.get("stamped_headers") or ()
     for name in options:
         if name in NAMES and name not in stamps:
-            cure = f"; one call may say {HEADER}={{{name!r}: ...}}" if name in _PER_CALL else ""
+            cure = f"; for one call use {HEADER}={{{name!r}: ...}}" if name in _PER_CALL else ""
             raise TaskDefinitionError(f"{task.name}: {name} is an option of the task, not of apply_async{cure}")
     _warn_without_app(task.app, task.name)
     check_alias(task, options_of_call(task, options.get(HEADER)).database)

@@ -58,7 +58,7 @@ def declare(file: str | None, call: str | None, reload: bool | None, module: str
         TaskDefinitionError: the file cannot be read, or both are given.
     """
     if (file is None) == (call is None):
-        raise TaskDefinitionError("sql_task: give one of file= and call=")
+        raise TaskDefinitionError("sql_task: give either file= or call=")
     source: _Source
     if file is not None:
         path = find_file(file, module)

@@ -149,7 +149,7 @@ def _without_commands(path: Path, text: str) -> str:
         if not command.startswith("\\"):
             continue
         if not (_IGNORED.match(command + " ") or _DEFAULT.match(command)):
-            raise TaskDefinitionError(f"{path.name}, line {number + 1}: only psql can do {command!r}")
+            raise TaskDefinitionError(f"{path.name}, line {number + 1}: only psql can run {command!r}")
         lines[number] = ""
     return "\n".join(lines)
 
@@ -177,7 +177,7 @@ def _parameter(path: Path, part: str) -> inspect.Parameter:
 
 def _make_parameter(name: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     if keyword.iskeyword(name):
-        raise TaskDefinitionError(f"an argument cannot be called {name!r}, which is a word of Python")
+        raise TaskDefinitionError(f"an argument cannot be called {name!r}, which is a keyword of Python")
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
 
 

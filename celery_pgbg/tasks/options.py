@@ -34,7 +34,7 @@ _OURS = {
     "session_authorization": "use the option role=",
     "transaction_read_only": "the outcome is written in the same transaction",
     "default_transaction_read_only": "the outcome is written in the same transaction",
-    "client_min_messages": "nobody reads messages unless atomic=False; those in the server's log have log_min_messages",
+    "client_min_messages": "only tasks with atomic=False log messages; for the server's log use log_min_messages",
     "client_encoding": "it is always UTF-8",
 }
 

@@ -184,7 +184,7 @@ class SQLRequest(Request):
 
     def _on_lost(self, error: StatementLeft | StatementLost, send_failed_event: bool) -> Any:
         """Report the loss: if the message is not delivered again, no other code reports the task's end."""
-        left = f"{self.name}[{self.id}]: {error}; it ran outside a transaction and may have partly completed"
+        left = f"{self.name}[{self.id}]: {error}; the statement ran outside a transaction and may have partly completed"
         try:
             raise WorkerLostError(str(error) if isinstance(error, StatementLost) else left)
         except WorkerLostError:

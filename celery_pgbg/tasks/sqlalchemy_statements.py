@@ -63,7 +63,7 @@ def compile_statement(
         raise BindingError(f"{task_name}: SQLAlchemy cannot bind the statement: {exc.args[0]}") from exc
     except SQLAlchemyError as exc:
         raise TaskDefinitionError(f"{task_name}: SQLAlchemy cannot compile the statement: {exc}") from exc
-    raise TaskDefinitionError(f"{task_name}: SQLAlchemy does not make a statement of {statement!r}")
+    raise TaskDefinitionError(f"{task_name}: SQLAlchemy does not compile {statement!r} into a statement")
 
 
 class _Sent(Exception):

@@ -248,7 +248,7 @@ class SQLTask(Task):
                 # This exit is not the body's: billiard raises it for a signal that ends this prefork process.
                 raise
             # Celery would treat it as the death of a process, and run the task again and again.
-            raise TaskDefinitionError(f"{self.name}: the body called for an exit, {exc!r}") from exc
+            raise TaskDefinitionError(f"{self.name}: the body raised {exc!r}") from exc
 
     def _attempt(self) -> Attempt:
         if self.request.called_directly or not self.request.id:

@@ -71,6 +71,6 @@ def _eager(app: Celery) -> Iterator[None]:
 
 def _refuse(asked: str | None) -> StatementRunner:
     raise CannotRunInline(
-        f"tasks run inline, but no connection stands for the database {asked or DEFAULT_ALIAS!r}: "
+        f"tasks run inline, but no connection was given for the database {asked or DEFAULT_ALIAS!r}: "
         f"add `inline(connection, database={asked!r})`"
     )

@@ -79,7 +79,7 @@ def test_wrong_arguments_of_a_message_fail_the_task(shop: Shop) -> None:
         ("statement", ("VACUUM",), errors.ActiveSqlTransaction, "HINT:  Give the task atomic=False"),
         ("statement", ("DO $$ BEGIN COMMIT; END $$",), errors.InvalidTransactionTermination, "atomic=False.*COMMIT"),
         ("statement", ("COPY pg_class TO STDOUT",), errors.FeatureNotSupported, "COPY"),
-        ("statement_alone", ("VACUUM; SELECT 1",), errors.ActiveSqlTransaction, "one statement alone"),
+        ("statement_alone", ("VACUUM; SELECT 1",), errors.ActiveSqlTransaction, "a single statement"),
         ("statement_alone", ("SELEC 1",), errors.SyntaxError, 'at or near "SELEC"'),
         ("wrong_role", (), errors.InvalidParameterValue, 'role "pgbg_test_nobody" does not exist'),
         ("wrong_setting", (), errors.UndefinedObject, 'parameter "no_such_setting"'),
@@ -173,7 +173,7 @@ def test_a_missing_role_or_a_wrong_password_is_said(on: Callable[..., Shop], dsn
 def test_a_dsn_that_libpq_cannot_read_is_said_without_its_password(on: Callable[..., Shop]) -> None:
     shop = on("postgresql://u:secret@h/d?colour=red")
     assert_fails(shop, ConfigurationError, 'libpq cannot read the DSN: invalid URI query parameter: "colour"')
-    assert "SQL tasks will fail until that is mended" in shop.workers[0].text()
+    assert "SQL tasks will fail until this is corrected" in shop.workers[0].text()
     assert "secret" not in shop.workers[0].text()
 
 
@@ -243,7 +243,7 @@ def test_a_role_that_may_not_launch_is_said_and_works_once_granted(
 def test_a_server_that_is_down_is_waited_for(on: Callable[..., Shop], dsn: str) -> None:
     shop = on(url_of(dsn, port="1"))
     result = shop.task("add").delay(1)
-    eventually("it says so", lambda: "cannot be launched, again in" in shop.workers[0].text())
+    eventually("it says so", lambda: "cannot be launched, trying again in" in shop.workers[0].text())
     assert result.state == "PENDING"
     assert shop.task("double").delay(1).get(timeout=WAIT) == 2
     shop.workers[0].send(signal.SIGQUIT)

@@ -75,7 +75,10 @@ def test_a_celery_worker_names_tasks_of_unknown_databases(dsn: str, caplog: pyte
     close_runners(at_once=True)
     app.close()
     [error] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    said = "unknown database alias 'archve' (did you mean 'archive'?); known: archive, default; it will fail here"
+    said = (
+        "unknown database alias 'archve' (did you mean 'archive'?); known: archive, default; "
+        "this Celery worker cannot run the task"
+    )
     assert error == f"task old: {said}"
 
 

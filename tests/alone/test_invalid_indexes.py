@@ -96,7 +96,7 @@ def test_what_waited_too_long_is_built_again_in_the_same_run(
     thread.join(60)
     assert endings == [Returned("CREATE INDEX")]
     assert indexes(database, doubled) == {"by V": True}
-    assert "builds the index again" in caplog.text
+    assert "building the index again" in caplog.text
 
 
 def waits_to_drop(database: Database) -> bool:
@@ -133,7 +133,7 @@ def test_what_a_revoke_leaves_is_logged_and_the_next_reindex_drops_it(
     _, thread, endings = in_background(runner, again)
     thread.join(60)
     assert indexes(database, doubled) == {index: True}
-    assert "to make it again" in caplog.text
+    assert "to build it again" in caplog.text
 
 
 def test_it_is_for_statements_that_stand_alone() -> None:

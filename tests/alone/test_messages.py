@@ -46,5 +46,5 @@ def test_what_vacuum_verbose_says_is_logged(
 
 
 def test_an_atomic_task_cannot_ask_for_them(alone: Callable[..., Any]) -> None:
-    with pytest.raises(TaskDefinitionError, match="nobody reads messages unless atomic=False"):
+    with pytest.raises(TaskDefinitionError, match="only tasks with atomic=False log messages"):
         type("Atomic", (SQLTask,), {"settings": {"client_min_messages": "notice"}})

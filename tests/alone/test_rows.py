@@ -96,11 +96,11 @@ def test_too_many_bytes_are_an_error_that_says_that_it_was_done(alone: Callable[
     few = alone(insert % 100, returns="rows")
     few.app.conf.pgbg_max_result_bytes = 10_000
     few.app._pgbg_settings = None
-    with pytest.raises(ResultTooLarge, match="not undone"):
+    with pytest.raises(ResultTooLarge, match="its effects stay"):
         few()
     assert alone(f"SELECT count(*) FROM {table}", returns="value")() == 100
     # more than the queue holds: stopped before it commits
-    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="than fits in the queue"):
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="do not fit into the queue"):
         alone(insert % 5000, returns="rows")()
     assert alone(f"SELECT count(*) FROM {table}", returns="value")() == 100
 

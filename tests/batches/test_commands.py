@@ -52,7 +52,7 @@ def test_it_is_paused_revoked_and_resumed(walking_shop: Shop) -> None:
         assert "paused" in pgbg(shop, "pause", result.id)
         eventually("it waits", lambda: "paused" in pgbg(shop, "ps"))
         assert "WHERE {batch}" in pgbg(shop, "ps", "--wide")
-        assert "goes on" in pgbg(shop, "resume", result.id[:18])
+        assert "continues" in pgbg(shop, "resume", result.id[:18])
         eventually("it goes on", lambda: "paused" not in pgbg(shop, "ps"))
 
         result.revoke(terminate=True)
@@ -74,7 +74,7 @@ def test_a_batched_task_that_is_stopped_by_force_says_what_stays(walking_shop: S
         eventually("it has begun", lambda: batches(session) > 1)
         session.execute("INSERT INTO walked_hold DEFAULT VALUES")
         said = pgbg(shop, "cancel", "--force", result.id)
-        assert "those before it stay" in said
+        assert "the earlier batches stay" in said
         assert f"`pgbg resume {result.id}`" in said
         with pytest.raises(psycopg.errors.QueryCanceled):
             result.get(timeout=60)

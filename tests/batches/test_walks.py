@@ -435,5 +435,5 @@ def test_a_statement_without_the_placeholder_is_refused(batched: Callable[..., A
 @pytest.mark.parametrize("header", ["x", {"walk_id": 1}, {"split": "s", "part": 3, "parts": 2}, {"other": 1}])
 def test_a_message_that_we_did_not_write_is_refused(batched: Callable[..., Any], header: Any) -> None:
     task = batched("DELETE FROM t WHERE {batch}", "t")
-    with pytest.raises(BindingError, match="not one that we wrote"):
+    with pytest.raises(BindingError, match="a form that celery-pgbg does not write"):
         task.apply(headers={HEADER: header}, throw=True)

@@ -171,7 +171,7 @@ class TestFiles:
         assert task("totals") == "VACUUM"
 
     def test_what_only_psql_can_do_is_refused(self, module: types.ModuleType) -> None:
-        with pytest.raises(TaskDefinitionError, match=r"bad.sql, line 2: only psql can do .*copy"):
+        with pytest.raises(TaskDefinitionError, match=r"bad.sql, line 2: only psql can run .*copy"):
             define(module, "task = sql_task(file='bad.sql')", bad="SELECT 1;\n\\copy t from 'x'")
         with pytest.raises(TaskDefinitionError, match="cannot be read"):
             define(module, "task = sql_task(file='missing.sql')")
@@ -310,5 +310,5 @@ class TestRoutines:
             task.delay()
 
     def test_one_of_both_is_given(self, module: types.ModuleType) -> None:
-        with pytest.raises(TaskDefinitionError, match="one of file= and call="):
+        with pytest.raises(TaskDefinitionError, match="either file= or call="):
             define(module, "task = sql_task(call='a', file='b')")

@@ -508,7 +508,7 @@ def test_a_standalone_statement_that_tells_too_much_is_stopped(runner: Runner, d
     asked = order(statement, atomic=False)
     ending = run(runner, asked)
     assert isinstance(ending, Raised)
-    assert "more than fits" in ending.report.message
+    assert "do not fit" in ending.report.message
     assert running(database, asked.attempt.task_id) == []
     assert run(runner, asked) == ending
 

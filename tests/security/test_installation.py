@@ -94,11 +94,11 @@ _PREPARED = {
 def test_a_schema_that_others_have_prepared_is_refused(attacked: tuple[str, str, Any], prepared: str) -> None:
     dsn, role, attacker = attacked
     attacker.execute(prepared.encode())
-    with pytest.raises(psycopg.errors.InvalidSchemaDefinition, match=f"schema celery_pgbg belongs to {role}"):
+    with pytest.raises(psycopg.errors.InvalidSchemaDefinition, match=f"schema celery_pgbg belongs to role {role}"):
         install(dsn)
     with (
         psycopg.connect(dsn, autocommit=True) as session,
-        pytest.raises(ConfigurationError, match=f"belongs to '{role}'"),
+        pytest.raises(ConfigurationError, match=f"belongs to role '{role}'"),
     ):
         schema.installed_version(session)
     assert not rights_of(dsn, role)
@@ -109,7 +109,7 @@ def test_a_schema_that_was_taken_over_with_what_is_in_it_is_refused(attacked: tu
     attacker.execute(_PREPARED["a view"].encode())
     with psycopg.connect(dsn, autocommit=True) as session:
         session.execute("ALTER SCHEMA celery_pgbg OWNER TO CURRENT_USER")
-        with pytest.raises(psycopg.errors.InvalidSchemaDefinition, match=rf"celery_pgbg\.\w+.* belongs to {role}"):
+        with pytest.raises(psycopg.errors.InvalidSchemaDefinition, match=rf"celery_pgbg\.\w+.* belongs to role {role}"):
             session.execute(schema.install_script([]).encode())
     assert not rights_of(dsn, role)
 
@@ -117,9 +117,9 @@ def test_a_schema_that_was_taken_over_with_what_is_in_it_is_refused(attacked: tu
 def test_a_superuser_does_not_use_what_another_role_has_installed(attacked: tuple[str, str, Any]) -> None:
     dsn, role, attacker = attacked
     attacker.execute(_PREPARED["a view"].encode())
-    with psycopg.connect(dsn, autocommit=True) as session, pytest.raises(ConfigurationError, match="no superuser"):
+    with psycopg.connect(dsn, autocommit=True) as session, pytest.raises(ConfigurationError, match="not a superuser"):
         schema.check_installed(session)
-    with pytest.raises(ConfigurationError, match="no superuser"):
+    with pytest.raises(ConfigurationError, match="not a superuser"):
         round_trip(dsn, read_settings({"pgbg_dsn": dsn}))
     assert not rights_of(dsn, role)
 

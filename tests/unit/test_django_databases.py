@@ -95,7 +95,7 @@ def test_an_unknown_alias_is_answered_with_the_nearest(databases: Callable[..., 
 @pytest.mark.parametrize("engine", ["django.db.backends.sqlite3", "django.db.backends.dummy"])
 def test_a_database_of_another_kind_is_refused(databases: Callable[..., Any], engine: str) -> None:
     databases(stats={"ENGINE": engine, "NAME": "stats"})
-    with pytest.raises(ConfigurationError, match=f"'stats' is no PostgreSQL, its engine is '{engine}'"):
+    with pytest.raises(ConfigurationError, match=f"'stats' is not PostgreSQL: its engine is '{engine}'"):
         settings_of(app_with(pgbg_dsn="stats"))
 
 

@@ -125,4 +125,4 @@ for _ in range(2):
     done = subprocess.run(
         command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True
     )
-    assert done.stderr.count("is sent without an app of yours, so to amqp://localhost") == 1
+    assert done.stderr.count("is sent without your app, so to Celery's default broker amqp://localhost") == 1

@@ -80,7 +80,7 @@ def test_a_body_that_exits_fails_its_task() -> None:
     def leave() -> str:
         raise SystemExit(3)
 
-    with pytest.raises(TaskDefinitionError, match=r"x.body: the body called for an exit, SystemExit\(3\)"):
+    with pytest.raises(TaskDefinitionError, match=r"x.body: the body raised SystemExit\(3\)"):
         define(leave).make_order((), {})
 
 

@@ -20,7 +20,7 @@ DECLARE
 BEGIN
     IF suffix IS NULL THEN
         RAISE invalid_parameter_value USING
-            MESSAGE = format('a step is day, week, month or year, not "%s"', step);
+            MESSAGE = format('step must be day, week, month or year, got "%s"', step);
     END IF;
     SELECT n.nspname, c.relname, format_type(a.atttypid, NULL) INTO schema_name, table_name, column_type
     FROM pg_class AS c

@@ -7,7 +7,7 @@ DECLARE
     partition record;
 BEGIN
     IF keep < interval '0' THEN
-        RAISE invalid_parameter_value USING MESSAGE = 'what is to be kept is a time that is not negative';
+        RAISE invalid_parameter_value USING MESSAGE = format('keep must not be negative, got %s', keep);
     END IF;
     FOR partition IN
         SELECT format('%I.%I', n.nspname, c.relname) AS name, bound.ends_at

@@ -31,7 +31,7 @@ BEGIN
                 error.message_hint := '';
                 error.table_name := '';
             WHEN error.sqlstate OPERATOR(pg_catalog.=) '0A000' THEN
-                error.message := 'statement_timeout cannot be set by the statement that it is to limit';
+                error.message := 'a statement cannot set its own statement_timeout';
                 error.message_hint := pg_catalog.concat(
                     'Give the task settings={"statement_timeout": "', error.message_hint, '"}.'
                 );

@@ -7,11 +7,11 @@ BEGIN
     IF NOT celery_pgbg.await_lock(attempt_key, owner) THEN
         RAISE lock_not_available USING
             MESSAGE = pg_catalog.concat(
-                'the advisory lock of this attempt is held by a session that is none of ours, PID ',
+                'a foreign session holds the advisory lock of this attempt, PID ',
                 celery_pgbg.stranger(attempt_key, owner)
             ),
             DETAIL = 'The statement was not run.',
-            HINT = 'End that session, and keep its role from connecting to this database.';
+            HINT = 'End that session, and do not let its role connect to this database.';
     END IF;
 END;
 $$;

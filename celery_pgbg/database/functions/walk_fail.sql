@@ -22,7 +22,7 @@ BEGIN
     END IF;
     IF failure -> 'fields' ->> 'message_hint' IS NULL AND w.is_prepared THEN
         failure := jsonb_set(failure, '{fields,message_hint}', to_jsonb(format(
-            'The batches before it are committed. Mended, it goes on after key (%s): celery pgbg resume %s',
+            'Earlier batches are committed. To continue after key (%s), remove the cause and run: celery pgbg resume %s',
             coalesce(array_to_string(coalesce(w.done_up_to, w.range_begin), ', '), 'none'), w.walk_id
         )));
     END IF;

@@ -29,7 +29,7 @@ BEGIN
         set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true);
     SELECT row.* INTO w FROM celery_pgbg.walk AS row WHERE row.walk_id = walk ->> 'walk_id' AND row.owner = celery_pgbg.owner() FOR UPDATE;
     IF w.walk_id IS NULL THEN
-        RAISE object_not_in_prerequisite_state USING MESSAGE = 'the record of how far the walk has come was deleted';
+        RAISE object_not_in_prerequisite_state USING MESSAGE = 'the record of the walk was deleted';
     END IF;
     is_left := EXISTS (
         SELECT FROM celery_pgbg.outcome AS o WHERE o.task_id = walk_next.task_id AND o.attempt = walk_next.attempt
@@ -38,7 +38,7 @@ BEGIN
         is_left := true;
         IF (w.task_id, w.attempt) <> (task_id, attempt) THEN
             PERFORM celery_pgbg.walk_end(task_id, attempt, walk, jsonb_build_object(
-                'sqlstate', '55000', 'message', format('task %s goes on with this walk', w.task_id)
+                'sqlstate', '55000', 'message', format('task %s continues this walk', w.task_id)
             ));
         END IF;
     END IF;

@@ -20,16 +20,16 @@ BEGIN
     RETURNING w.* INTO taken;
     IF taken.task_name <> walk ->> 'task_name' THEN
         RAISE object_not_in_prerequisite_state USING
-            MESSAGE = format('walk %s is one of task %s', taken.walk_id, taken.task_name);
+            MESSAGE = format('walk %s belongs to task %s', taken.walk_id, taken.task_name);
     END IF;
     IF taken.table_name <> walk ->> 'table' OR taken.key_columns <> columns THEN
         RAISE object_not_in_prerequisite_state USING
             MESSAGE = format(
-                'the walk was begun in table %s by key (%s), it cannot go on in table %s by key (%s)',
+                'the walk began in table %s by key (%s), and cannot continue in table %s by key (%s)',
                 taken.table_name, array_to_string(taken.key_columns, ', '), walk ->> 'table',
                 array_to_string(columns, ', ')
             ),
-            HINT = 'Send the task anew.';
+            HINT = 'Send a new task.';
     END IF;
     walk_take.turn := taken.turn;
     walk_take.is_prepared := taken.is_prepared;

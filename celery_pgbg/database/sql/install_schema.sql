@@ -26,10 +26,10 @@ BEGIN
     LIMIT 1;
     IF FOUND THEN
         RAISE invalid_schema_definition USING
-            MESSAGE = format('%s belongs to %I, who is neither a superuser nor the installing role', stranger.what, stranger.owner),
-            DETAIL = 'What others have made in this schema would run with the rights of the installing role.',
+            MESSAGE = format('%s belongs to role %I, which is neither a superuser nor the installing role', stranger.what, stranger.owner),
+            DETAIL = 'Objects of other roles in this schema would run with the rights of the installing role.',
             HINT = format(
-                'Install as %I; or look at what is there, and drop the schema celery_pgbg or give it to a role you trust.',
+                'Install as %I; or inspect the schema celery_pgbg, then drop it or give it to a role you trust.',
                 stranger.owner
             );
     END IF;

@@ -76,8 +76,8 @@ class StandaloneLauncher(StandaloneResults):
                 if order.role is None:
                     raise
                 raise ConfigurationError(
-                    f"role {order.role!r} may not launch background workers, which with atomic=False it has to by "
-                    f"itself ({exc.diag.message_primary}): run `celery -A yourproject pgbg install "
+                    f"role {order.role!r} may not launch background workers, but must launch the one of a task with "
+                    f"atomic=False ({exc.diag.message_primary}): run `celery -A yourproject pgbg install "
                     f"--grant-to {order.role}` as a superuser"
                 ) from exc
             self._without_kept(handle.pid)
@@ -96,7 +96,7 @@ class StandaloneLauncher(StandaloneResults):
             self._set_locally(session, _DROP_SETTINGS if self._order.retry_invalid else {})
             if self._order.retry_invalid:
                 for name in drop_invalid_indexes(session, self._build):
-                    logger.warning("%s: dropped the invalid index %s, to make it again", self._order.attempt, name)
+                    logger.warning("%s: dropped the invalid index %s, to build it again", self._order.attempt, name)
             self._invalid_before = set(invalid_indexes(session, self._build))
 
     def left_invalid(self) -> list[str]:
@@ -163,7 +163,7 @@ class StandaloneLauncher(StandaloneResults):
         except psycopg.Error as exc:
             if exc.sqlstate is None:
                 raise
-            logger.debug("%s: its columns are not known: %s", self._order.attempt, exc)
+            logger.debug("%s: the columns of its result are unknown: %s", self._order.attempt, exc)
             return None
 
     def _ask_for_columns(self, session: Session, statement: str) -> Columns:

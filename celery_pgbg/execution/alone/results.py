@@ -20,7 +20,7 @@ from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Lost, Raised, Returned
 
-UNKNOWN = "it ran outside a transaction and may have partly completed"
+UNKNOWN = "the statement ran outside a transaction and may have partly completed"
 
 #: The format of rows, readable for every session.
 _STYLES = {"datestyle": "ISO", "intervalstyle": "postgres"}

@@ -71,9 +71,9 @@ def _too_large(max_result_bytes: int) -> ErrorReport:
         "54000",
         f"the result is larger than pgbg_max_result_bytes ({max_result_bytes} bytes)",
         {
-            "message_detail": "The statement has been done: it ran outside a transaction.",
-            "message_hint": "It has been done, outside a transaction, and is not undone. Return fewer rows, write them "
-            "to a table, or raise pgbg_max_result_bytes.",
+            "message_detail": "The statement ran outside a transaction, and its effects stay.",
+            "message_hint": "The statement ran outside a transaction, and its effects stay. Return fewer rows, write "
+            "them to a table, or raise pgbg_max_result_bytes.",
             "table_name": "celery_pgbg.outcome",
         },
     )

@@ -73,10 +73,10 @@ def _end_holder(open_session: Callable[[], Session], task_id: str, numbers: list
             parameters = {"task_id": task_id, "attempts": numbers}
             ended = session.execute(queries.query("terminate_holder"), parameters).fetchall()
     except (psycopg.Error, PgbgError) as exc:
-        logger.warning("%s: whether its statement keeps our tables locked cannot be seen: %s", task_id, exc)
+        logger.warning("%s: cannot find out whether its statement keeps our tables locked: %s", task_id, exc)
         return
     if ended:
-        logger.warning("%s: its statement kept our tables locked: its background worker was ended", task_id)
+        logger.warning("%s: its statement kept our tables locked, so its background worker was ended", task_id)
 
 
 def stop_attempt(session: Session, attempt: Attempt, reason: StopReason, message: str | None = None) -> Stop:

@@ -178,7 +178,9 @@ class LaunchingSession:
                 "(with several hosts in the DSN, target_session_attrs=read-write finds the primary)"
             )
         if capabilities.function("get_progress") is None:
-            _warn_once(f"pg_background {capabilities.version} carries no words: report_progress shows per cent only")
+            _warn_once(
+                f"pg_background {capabilities.version} has no progress messages: report_progress shows only the percent"
+            )
         self._capabilities = capabilities
 
     def _make_safe(self, session: Session, capabilities: Capabilities) -> None:

@@ -31,7 +31,7 @@ _LONGEST_REFUSED = 10.0
 
 
 #: The log's text if an earlier delivery's background worker has ended without an outcome.
-SETTLING = "%s has just ended: waiting for the session that launched it to say how"
+SETTLING = "%s has just ended: waiting for its launching session to report how"
 
 #: The reason for a lost attempt that this delivery did not launch.
 ENDED_EARLIER = "its background worker ended without an outcome before this delivery"
@@ -97,7 +97,7 @@ class InTransaction:
         """
         if order.walk is None or not isinstance(ending, Lost) or self._with_hope(order, ending).hopeless:
             return False
-        logger.warning("%s goes on after its last batch: %s", order.attempt, ending.reason)
+        logger.warning("%s continues after its last batch: %s", order.attempt, ending.reason)
         return True
 
     def _with_hope(self, order: Order, lost: Lost) -> Lost:
@@ -126,7 +126,7 @@ class InTransaction:
                     launch = launcher.launch(order)
                 except (SessionLost, errors.SerializationFailure, errors.DeadlockDetected) as exc:
                     seconds = backoff.next()
-                    logger.warning("%s cannot be launched, again in %.1f s: %s", order.attempt, seconds, exc)
+                    logger.warning("%s cannot be launched, trying again in %.1f s: %s", order.attempt, seconds, exc)
                     watch.wait(seconds)
                     continue
                 except psycopg.Error as exc:
@@ -205,9 +205,9 @@ class InTransaction:
                     return Cancelled()
                 signalled = False
                 pause = backoff.next()
-                logger.warning("cancelling %s: %s; again in %.1f s", entry.watch.attempt, exc, pause)
+                logger.warning("%s cannot be cancelled: %s; trying again in %.1f s", entry.watch.attempt, exc, pause)
                 if not isinstance(exc, SessionLost) and self._is_out_of_sight(order):
-                    entry.watch.deliver(Lost(f"it is gone, and its outcome cannot be read: {exc}"))
+                    entry.watch.deliver(Lost(f"its background worker is gone, and its outcome cannot be read: {exc}"))
             entry.watch.wait_for_end(pause)
         return ending
 
@@ -223,7 +223,7 @@ class InTransaction:
                 for outcome in launcher.read_outcomes([watch.attempt]):
                     deliver(watch, outcome)
         except (psycopg.Error, PgbgError) as exc:
-            logger.warning("%s: that it was revoked cannot be put on record: %s", watch.attempt, exc)
+            logger.warning("%s: its revoke cannot be recorded: %s", watch.attempt, exc)
         return watch.ending or Cancelled()
 
     def _forgive_launches(self, order: Order) -> None:
@@ -234,7 +234,7 @@ class InTransaction:
         try:
             self.means.launchers[0].forgive_launches(order.attempt)
         except (psycopg.Error, PgbgError) as exc:
-            logger.warning("%s: its launch counts as one that was lost: %s", order.attempt, exc)
+            logger.warning("%s: its launch cannot be forgiven, and counts as a lost one: %s", order.attempt, exc)
 
     def _is_out_of_sight(self, order: Order) -> bool:
         """Whether the background worker is gone, without our schema or the extension."""

@@ -90,7 +90,9 @@ class ReusedWorker(InTransaction):
         except (psycopg.Error, PgbgError) as exc:
             seconds = backoff.next()
             placing.next_look = time.monotonic() + seconds
-            logger.warning("%s cannot be looked after, again in %.1f s: %s", watch.attempt, seconds, exc)
+            logger.warning(
+                "%s: the state of its order cannot be read, trying again in %.1f s: %s", watch.attempt, seconds, exc
+            )
 
     def _try_again(self, placing: Placing, backoff: Backoff) -> None:
         """Queue an order again that could not be sent, or fail.
@@ -102,7 +104,7 @@ class ReusedWorker(InTransaction):
         watch = placing.entry.watch
         if isinstance(error, PASSING):
             seconds = backoff.next()
-            logger.warning("%s cannot be launched, again in %.1f s: %s", watch.attempt, seconds, error)
+            logger.warning("%s cannot be launched, trying again in %.1f s: %s", watch.attempt, seconds, error)
             watch.wait(seconds)
             if watch.interruption is None and watch.ending is None:
                 self._placer.again(placing)

@@ -39,10 +39,10 @@ _PASSING = ("40P01", "55P03")
 #: Reading would hold a snapshot, and statements such as CREATE INDEX CONCURRENTLY wait for snapshots.
 _TOLD_TOO_MUCH = ErrorReport(
     "54000",
-    "the statement was stopped: its rows and messages are more than fits in the queue of its background worker",
+    "the statement was stopped: its rows and messages do not fit into the queue of its background worker",
     {
-        "message_hint": "A task with atomic=False can return or say a megabyte. Leave out VERBOSE, return fewer rows, "
-        "or write them to a table."
+        "message_hint": "The rows and messages of a task with atomic=False may have one megabyte. Leave out VERBOSE, "
+        "return fewer rows, or write them to a table."
     },
 )
 
@@ -162,7 +162,7 @@ def _may_build_again(order: Order, watch: Watch, ending: Ending) -> bool:
 
 def _launch_again(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
     """Launch the same statement once more; None if that is refused, and the first error stands."""
-    logger.warning("%s: builds the index again", watch.attempt)
+    logger.warning("%s: building the index again", watch.attempt)
     try:
         return _launch(launcher, watch, line)
     except psycopg.Error as exc:
@@ -176,14 +176,14 @@ def _with_invalid_index(launcher: StandaloneLauncher, watch: Watch, ending: Endi
     if isinstance(ending, (Returned, Detached)) or not (names := launcher.left_invalid()):
         return ending
     if launcher.drop_left(names):
-        logger.warning("%s: dropped the invalid index that it had left: %s", watch.attempt, ", ".join(names))
+        logger.warning("%s: dropped the invalid index that the statement had left: %s", watch.attempt, ", ".join(names))
         return ending
-    left = f"it left an invalid index, which slows writes and serves no query: {', '.join(names)}"
+    left = f"the statement left an invalid index, which slows writes and serves no query: {', '.join(names)}"
     logger.warning("%s: %s", watch.attempt, left)
     if isinstance(ending, Lost):
         return replace(ending, reason=f"{ending.reason}; {left}")
     if isinstance(ending, Raised):
-        hint = f"{left}. Drop it, or give the task retry_invalid=True, which drops it and makes it again."
+        hint = f"{left}. Drop it, or give the task retry_invalid=True, which drops the index and builds it again."
         before = ending.report.fields.get("message_hint")
         fields = {**ending.report.fields, "message_hint": f"{before} {hint[0].upper()}{hint[1:]}".removeprefix("None ")}
         return Raised(replace(ending.report, fields=fields))
@@ -304,7 +304,7 @@ def _ending_of(outcome: StoredOutcome) -> Ending:
     try:
         return outcome.ending()
     except Exception as exc:  # noqa: BLE001 - psycopg's loaders raise what they like
-        message = f"the statement has been done, but a value of its result cannot be loaded: {exc}"
+        message = f"the statement has completed, but a value of its result cannot be loaded: {exc}"
         return Raised(ErrorReport("22000", message))
 
 

@@ -52,7 +52,7 @@ class Listener(LastingThread):
                 with self._open_session() as session:
                     self._listen(session, backoff)
             except (psycopg.Error, PgbgError) as exc:
-                logger.warning("listening session lost, outcomes are polled for meanwhile: %s", exc)
+                logger.warning("the listening session is lost, polling for outcomes meanwhile: %s", exc)
                 self.stopping.wait(backoff.next())
             finally:
                 self.backend_pid = None

@@ -79,7 +79,7 @@ class Sweeper(LastingThread):
             except (psycopg.Error, PgbgError) as exc:
                 if self.stopping.is_set():
                     return
-                logger.warning("sweep failed, will try again: %s", exc)
+                logger.warning("sweep failed, trying again: %s", exc)
                 pause = backoff.next()
 
     def _round(self) -> None:
@@ -111,7 +111,7 @@ class Sweeper(LastingThread):
         """Settle lost statements with ``atomic=False``, whichever Celery worker launched them."""
         if self._sweeps % _SWEEPS_BETWEEN_SETTLING == 0:
             for attempt in self._launchers[0].settle_lost():
-                logger.warning("%s: %s; no Celery worker looked after it any more", attempt, UNSEEN)
+                logger.warning("%s: %s; no Celery worker waited for the task any more", attempt, UNSEEN)
         self._sweeps += 1
 
     def _sweep(self, launcher: Launcher) -> None:
@@ -138,7 +138,9 @@ class Sweeper(LastingThread):
         """Give up the handles of background workers with a full queue: watch them like another session's."""
         for handle in launcher.blocked(list(entries)):
             entry = entries[handle]
-            logger.warning("%s: its queue for messages such as INFO is full; they are dropped", entry.watch.attempt)
+            logger.warning(
+                "%s: its queue for messages such as INFO is full, so messages are dropped", entry.watch.attempt
+            )
             _give_up(entry, launcher, handle)
 
     def _sweep_attached(self) -> None:
@@ -162,7 +164,7 @@ def _conclude_or_log(launcher: Launcher, entry: Entry) -> None:
     except SessionLost:
         raise
     except Exception:
-        logger.exception("%s: reading how it ended failed, will try again", entry.watch.attempt)
+        logger.exception("%s: its end cannot be read, trying again", entry.watch.attempt)
 
 
 def conclude(launcher: Launcher, entry: Entry) -> None:
