@@ -1,6 +1,6 @@
--- Give others what lost consumers had taken, and end what has expired; then acknowledge messages, and take others from
--- the slots. A row without an id where there are none. Nothing is taken by a consumer that is no longer on record; that
--- the slots depend on it has the server tend first.
+-- Give the messages of lost consumers to others, and delete expired messages and queues; then acknowledge messages, and
+-- take others from the slots. A row without an id if there are none. A consumer that is no longer on record takes nothing;
+-- because the slots depend on that, the server tends first.
 SELECT taken.id, taken.slot, taken.deliveries, taken.envelope, taken.body, tended.is_known
 FROM celery_pgbg.tend_broker(
     %(consumer_id)s::bigint, %(lease_ms)s::bigint, %(max_deliveries)s::integer, %(thorough)s::boolean

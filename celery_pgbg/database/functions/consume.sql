@@ -23,8 +23,8 @@ DECLARE
     ids bigint[];
 BEGIN
     IF consume.acked <> '{}' THEN
-        -- Not by "=": the index for lost consumers has an entry for all that this one ever took, as long as an old
-        -- snapshot keeps them.
+        -- Not by "=": under an old snapshot the index for lost consumers has entries for all messages that this consumer
+        -- ever took.
         DELETE FROM celery_pgbg.message AS m
         WHERE m.id = ANY (consume.acked) AND m.taken_by IS NOT DISTINCT FROM consume.consumer_id;
     END IF;

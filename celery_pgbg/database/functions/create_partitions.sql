@@ -1,4 +1,4 @@
--- Create the partitions of a table for the present day, week, month or year, and for so many following ones, unless
+-- Create the partitions of a table for the present day, week, month or year, and for ``ahead`` following ones, unless
 -- partitions of these names exist. Returns the names of the new partitions.
 --
 -- The table is partitioned by range of one column of a date or time. Times without a zone of their own are those of

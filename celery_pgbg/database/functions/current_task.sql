@@ -1,10 +1,10 @@
 -- The task whose statement runs this function: for triggers that record the source of a change. All NULL without a
 -- task.
 --
--- From the text that the background worker was launched with, which no statement can change; of a statement that
--- stands alone, from the record of its background worker, which is there a moment after its start. The name is on
--- record only, which a transaction with an older snapshot does not see (repeatable read, serializable): NULL there.
--- As the owner, since the task's role may not read the records.
+-- Reads the text that the background worker was launched with, which no statement can change. For a statement that
+-- stands alone, reads the record of its background worker, which exists a moment after the start. Only the record has
+-- the name; a transaction with an older snapshot (repeatable read, serializable) does not see the record, and gets NULL.
+-- Runs as the owner, since the task's role may not read the records.
 CREATE OR REPLACE FUNCTION celery_pgbg.current_task(OUT task_id text, OUT task_name text, OUT attempt integer)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on
 AS $$
@@ -18,7 +18,7 @@ BEGIN
         SELECT FROM pg_stat_activity AS process
         WHERE process.pid = pg_backend_pid() AND process.backend_type = 'pg_background'
     ) THEN
-        -- the fixture for tests, which runs statements in a session of the test's own
+        -- the fixture for tests, which runs statements in the test's own session
         inline := nullif(current_setting('celery_pgbg.task', true), '')::jsonb;
         task_id := inline ->> 'task_id';
         task_name := inline ->> 'task_name';

@@ -38,12 +38,12 @@ BEGIN
     WHERE e.task_id OPERATOR(pg_catalog.=) earlier_delivery.task_id
         AND e.attempt OPERATOR(pg_catalog.=) earlier_delivery.attempt
         AND e.owner OPERATOR(pg_catalog.=) own;
-    -- Without its turn another may launch at the same time: then the background workers settle it.
+    -- Without a turn two may launch at the same time: then their background workers settle it.
     is_first := NOT FOUND AND has_turn;
     IF pid IS NULL THEN
         RETURN;
     END IF;
-    -- A query of its own: to begin with it is dear, even where it finds nothing to do.
+    -- A query of its own: its start is expensive, even if it finds nothing to do.
     IF EXISTS (
         SELECT FROM celery_pgbg.live_attempts() AS live
         WHERE live.task_id OPERATOR(pg_catalog.=) earlier_delivery.task_id

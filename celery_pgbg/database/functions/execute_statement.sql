@@ -1,17 +1,17 @@
 -- Run the statement of an attempt, in the subtransaction of run_v1 and with all that a task may ask for: a role, statements
 -- before it, all its rows, a parallel plan. Returns what the outcome keeps of it; column_types is NULL without columns.
 --
--- A cursor tells, without executing anything, whether the statement returns rows: opening one for
--- a statement that does not is invalid_cursor_definition.
+-- Opening a cursor shows, without executing anything, whether the statement returns rows: for a statement without rows
+-- it fails with invalid_cursor_definition.
 --
--- A cursor rules out a parallel plan, so a plain query that may be long goes without: its columns are asked of a
--- cursor, and then its rows are collected by an aggregate around it.
+-- A cursor rules out a parallel plan. So for a plain query that may be long, a cursor shows only the columns; then an
+-- aggregate around the query collects the rows.
 --
--- A table of one row: for OUT parameters alone PL/pgSQL would look this function up in the catalog at its end, when the
--- schema may have been dropped and made again.
+-- Returns a table of one row. With OUT parameters alone, PL/pgSQL would look up this function in the catalog at its end,
+-- when the statement may have dropped the schema and made it again.
 --
--- No function of ours is called in it: the statement's role may have no right to. The words of its own errors, which have
--- our table's name, are in store_failure.
+-- Calls no function of ours, because the statement's role may have no right to. Its own errors have our table's name;
+-- store_failure has their texts.
 CREATE OR REPLACE FUNCTION celery_pgbg.execute_statement(
     preamble pg_catalog.text,
     statement pg_catalog.text,
@@ -64,12 +64,12 @@ BEGIN
         EXECUTE statement;
         GET DIAGNOSTICS row_count = ROW_COUNT;
     ELSE
-        -- no row yet, but one of NULLs, which has the names and types of the columns
+        -- a row of NULLs, with the names and types of the columns
         FETCH RELATIVE 0 FROM results INTO columns;
         column_names := pg_catalog.row_to_json(columns);
         column_types := pg_catalog.record_send(columns);
         IF is_plain_query OR first_only IS NOT TRUE THEN
-            -- what a row takes in Python, about, beside its text: a dict and its values
+            -- about what a row takes in Python beside its text: a dict and its values
             row_bytes := 80 OPERATOR(pg_catalog.+) (
                 6 OPERATOR(pg_catalog.*) pg_catalog.octet_length(column_types)
             );
@@ -110,11 +110,11 @@ BEGIN
                     CASE WHEN first_only IS NOT TRUE THEN item.bytes END, pg_catalog.pg_column_size(row_texts)
                 );
         ELSE
-            -- For a row or a value, the first is taken and the others are run through.
+            -- For a row or a value, keep the first row and run through the others.
             LOOP
                 FETCH results INTO item;
                 EXIT WHEN NOT FOUND;
-                -- the styles may be the statement's own, and another for each row
+                -- the statement may have set styles, and others for each row
                 IF pg_catalog.concat(
                     pg_catalog.left(pg_catalog.current_setting('datestyle'), 3),
                     pg_catalog.current_setting('intervalstyle')

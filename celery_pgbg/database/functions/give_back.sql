@@ -1,7 +1,7 @@
 -- Give messages of a consumer back to all consumers: some messages, or all if ids is NULL. Returns their number.
 --
 -- Messages that were delivered max_deliveries times go to the queue of dead letters instead, unless that is NULL. A
--- message that a background worker is just deleting, with the outcome of its task, is left alone. Consumers remember
+-- message stays as it is while a background worker deletes it together with the outcome of its task. Consumers remember
 -- the lowest id that may wait, so they are always notified.
 CREATE OR REPLACE FUNCTION celery_pgbg.give_back(consumer_id bigint, ids bigint[], max_deliveries integer)
 RETURNS bigint

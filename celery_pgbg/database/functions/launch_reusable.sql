@@ -1,7 +1,7 @@
--- Launch a background worker that takes the orders of a pool, one after another; on a launcher's session, a transaction
--- of its own, whose end it waits for.
+-- Launch a background worker that takes the orders of a pool, one after another. Runs on a launcher's session, as its own
+-- transaction; the background worker waits for the end of this transaction.
 --
--- It inherits no time limit of a statement: its whole life is one statement.
+-- The background worker inherits no time limit of a statement, because its whole life is one statement.
 CREATE OR REPLACE FUNCTION celery_pgbg.launch_reusable(
     extension_schema text,
     launch_function text,

@@ -38,7 +38,7 @@ BEGIN ATOMIC
                 WHEN e.atomic THEN held.pid IS NOT NULL
                 WHEN process.backend_start IS NULL THEN true
                 WHEN e.seen_at IS NULL THEN
-                    -- nobody has seen it: it may be that one
+                    -- not seen yet: this process may be the background worker
                     process.backend_start BETWEEN e.launched_at - interval '5 seconds'
                         AND e.launched_at + interval '5 seconds'
                 ELSE process.backend_start <= e.seen_at
@@ -69,7 +69,7 @@ BEGIN ATOMIC
         SELECT e.task_id, e.attempt, e.owner, e.atomic, e.pid, 'launched', 3
         FROM celery_pgbg.execution AS e
         WHERE e.launched_at > statement_timestamp() - interval '3 seconds'
-            -- an order that was placed has none, and shows itself elsewhere
+            -- a placed order has no PID; the tables of orders show it above
             AND (e.pid <> 0 OR NOT e.atomic)
     ) AS live
     ORDER BY live.task_id, live.attempt, live.owner, live.place;

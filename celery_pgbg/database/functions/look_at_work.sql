@@ -1,10 +1,10 @@
 -- The state of placed orders; on a launcher's session. Records which background worker runs each taken order, and
 -- marks background workers whose processes are gone as stopped.
 --
--- State: waiting, taken (with the handle of the background worker), gone (likewise, and its process is gone), absent (no
--- order, and nobody has taken it), finished (there is an outcome). And of the background workers that may take it: how many
--- there seem to be, how many of these have nothing to do or only begin, how many orders they have taken together, and how long
--- ago the latest.
+-- State: waiting, taken (with the handle of the background worker), gone (likewise, but its process is gone), absent (no
+-- order, and no background worker has taken it), finished (there is an outcome). Also returns, of the background workers
+-- that may take the order: their recorded number, the number of those that are idle or starting, the number of orders that
+-- they have taken in all, and the time since they took the latest.
 CREATE OR REPLACE FUNCTION celery_pgbg.look_at_work(task_ids text[], attempts integer[], pools text[])
 RETURNS TABLE (
     number integer, state text, pid integer, cookie bigint, workers integer, free_workers integer, turns bigint,
@@ -23,7 +23,7 @@ DECLARE
     looked_at CONSTANT timestamp with time zone := pg_catalog.clock_timestamp();
     processes CONSTANT integer[] := ARRAY(
         SELECT process.pid FROM pg_catalog.pg_stat_get_activity(NULL) AS process
-        -- what this role may not see is not known to be gone
+        -- a process that this role may not see may live
         WHERE (process.backend_type OPERATOR(pg_catalog.=) 'pg_background' OR process.backend_type IS NULL)
             AND process.datid OPERATOR(pg_catalog.=) (
             SELECT d.oid FROM pg_catalog.pg_database AS d
@@ -39,7 +39,7 @@ BEGIN
         AND b.changed_at OPERATOR(pg_catalog.<) (
             looked_at OPERATOR(pg_catalog.-) CASE WHEN b.backend_start IS NULL THEN '3 s'::interval ELSE '0' END
         );
-    -- the latest that has taken it, unless it was placed again
+    -- the latest that took the order, unless placed again
     UPDATE celery_pgbg.execution AS e SET pid = taker.pid, cookie = taker.cookie, launcher_pid = taker.launcher_pid
     FROM (
         SELECT DISTINCT ON (b.task_id, b.attempt) b.task_id, b.attempt, b.pid, b.cookie, b.launcher_pid
@@ -82,7 +82,7 @@ BEGIN
     ) WITH ORDINALITY AS a (task_id, attempt, pool, place)
     LEFT JOIN LATERAL (
         SELECT b.pid, b.cookie FROM celery_pgbg.bgworker AS b
-        -- one that has taken it since is not on record: at the next look
+        -- one that took the order since is recorded at the next look
         JOIN celery_pgbg.execution AS e
             ON e.task_id OPERATOR(pg_catalog.=) b.task_id AND e.attempt OPERATOR(pg_catalog.=) b.attempt
             AND e.owner OPERATOR(pg_catalog.=) b.owner

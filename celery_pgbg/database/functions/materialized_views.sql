@@ -15,7 +15,7 @@ BEGIN
     ), placed AS (
         SELECT c.oid, 0 AS depth FROM pg_class AS c WHERE c.relkind IN ('m', 'v')
         UNION
-        -- views cannot read themselves, so this comes to an end
+        -- views cannot read themselves, so this ends
         SELECT reads.reader, placed.depth + 1 FROM placed JOIN reads ON reads.source = placed.oid
     )
     SELECT

@@ -1,8 +1,8 @@
--- Whether a background worker may run its attempt, where that is not clear at once: waits for the end of the launching
+-- Whether a background worker may run its attempt, if that is not clear at once: waits for the end of the launching
 -- transaction, and takes the lock that shows every session which process runs the attempt.
 --
--- No where that transaction rolled back, or another background worker has left an outcome. Whether it committed is asked
--- of the transaction log, not of a table: under REPEATABLE READ the snapshot here is older than that commit.
+-- False if the launching transaction rolled back, or another background worker has left an outcome. The transaction log
+-- shows the commit; a table does not, because under REPEATABLE READ the snapshot here is older than that commit.
 CREATE OR REPLACE FUNCTION celery_pgbg.may_run(
     task_id pg_catalog.text,
     attempt integer,
@@ -25,7 +25,7 @@ BEGIN
     IF (pg_catalog.pg_xact_status(launch_xid) OPERATOR(pg_catalog.=) 'committed') IS NOT TRUE THEN
         RETURN false;
     END IF;
-    -- in a statement of its own: an expression that names the table locks it, even where it need not look
+    -- a statement of its own: an expression that names a table locks the table, even without a look
     IF is_first THEN
         RETURN true;
     END IF;

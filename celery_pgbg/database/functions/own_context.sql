@@ -1,6 +1,7 @@
--- An error's context as a client would see it that had sent the statement: without our functions below it, and without
--- the statement, which PL/pgSQL adds with all its values. Executed is what may have been added as a whole, beginnings are
--- how other texts of ours begin. Known by the texts themselves, since the words between them are the server's language.
+-- An error's context as a client would see it after sending the statement: without our functions below the statement, and
+-- without the statement, which PL/pgSQL adds with all its values. ``executed``: the texts that may have been added as a
+-- whole; ``beginnings``: how other texts of ours begin. The texts themselves are searched for, because the words between
+-- them are in the server's language.
 CREATE OR REPLACE FUNCTION celery_pgbg.own_context(context text, executed text[], beginnings text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$

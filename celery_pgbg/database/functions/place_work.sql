@@ -1,9 +1,9 @@
--- Place orders for reusable background workers, each unless its attempt has ended or runs already; on a launcher's
--- session, a transaction of its own.
+-- Place orders for reusable background workers, except orders whose attempt has ended or runs already. Runs on a
+-- launcher's session, as its own transaction.
 --
--- State of each: finished (an outcome is there), attached (a background worker of an earlier delivery runs it; its PID),
--- placed (it waits to be taken; also one that an earlier delivery has placed and that nobody has taken yet). And how many
--- background workers there seem to be that may take it.
+-- State of each: finished (an outcome exists), attached (a background worker of an earlier delivery runs it; its PID),
+-- placed (it waits to be taken, perhaps since an earlier delivery). Also returns the recorded number of background workers
+-- that may take the order.
 CREATE OR REPLACE FUNCTION celery_pgbg.place_work(
     pools text[],
     task_ids text[],
@@ -38,7 +38,7 @@ DECLARE
     pids integer[] := pg_catalog.array_fill(NULL::integer, ARRAY[pg_catalog.cardinality(task_ids)]);
     cookies bigint[] := pg_catalog.array_fill(NULL::bigint, ARRAY[pg_catalog.cardinality(task_ids)]);
 BEGIN
-    -- in one order, so that two such calls never wait for each other; see earlier_delivery
+    -- sorted, so that two such calls never wait for each other; see earlier_delivery
     SELECT pg_catalog.bool_and(celery_pgbg.await_lock(lock.key, own)) INTO has_turns
     FROM (
         SELECT celery_pgbg.attempt_key('delivery', asked.task_id, asked.attempt, own) AS key
@@ -98,7 +98,7 @@ BEGIN
         PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
     ELSE
         FOREACH n IN ARRAY others LOOP
-            -- one that waits is ours from now on, where it is of our role
+            -- a waiting order of our role is ours from now on
             UPDATE celery_pgbg.work AS w SET pool = pools[n]
             WHERE w.task_id OPERATOR(pg_catalog.=) task_ids[n] AND w.attempt OPERATOR(pg_catalog.=) attempts[n]
                 AND w.owner OPERATOR(pg_catalog.=) own AND w.role OPERATOR(pg_catalog.=) own_role;

@@ -1,12 +1,12 @@
 -- Send a message to the queues that an exchange and a routing key lead to; without an exchange, to the queue of that
--- name. Returns to how many: a message that nobody wants is dropped, as RabbitMQ does it.
+-- name. Returns the number of these queues. A message without a queue is dropped, as in RabbitMQ.
 --
--- Whether a consumer sleeps is shown by a lock that it then shares. Only if so there is a notification, because that
--- makes commits wait for each other in the whole cluster. A Celery worker's heartbeat, an event each two seconds, notifies
--- nobody: it is found by the next look, within two and a half seconds, and Celery waits for it for four.
--- For senders, who may not read the tables: so it runs with the rights of its owner.
+-- A sleeping consumer shares a lock. Only then is a notification sent, because notifications make commits wait for each
+-- other in the whole cluster. A Celery worker's heartbeat, an event each two seconds, notifies no consumer: the next look
+-- finds it within two and a half seconds, and Celery waits for four.
+-- Senders call this function, and may not read the tables: so it runs with the rights of its owner.
 --
--- Relaxed: the transaction is ours alone, and its commit need not wait for the disk.
+-- ``relaxed``: the transaction is ours alone, and its commit need not wait for the disk.
 CREATE OR REPLACE FUNCTION celery_pgbg.publish(
     exchange_name text,
     routing_key text,

@@ -1,7 +1,7 @@
 -- Put on record which background worker runs an attempt, in the transaction that launches it.
 --
--- A crash of the server that loses this record ends the worker as well, so nobody waits for the disk. But the
--- number of launches must survive, or a statement that crashes the server would do so for ever.
+-- A crash of the server that loses this record ends the background worker too, so the commit does not wait for the disk.
+-- But the number of launches must survive, or a statement that crashes the server would do so for ever.
 CREATE OR REPLACE FUNCTION celery_pgbg.record_execution(
     task_id text,
     attempt integer,

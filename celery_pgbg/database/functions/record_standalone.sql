@@ -1,8 +1,8 @@
 -- Put a statement that stands alone on record, before its launch, in a transaction of its own on the session that
--- will launch it. That session holds a lock from then on, by which everybody knows that somebody looks after it.
+-- will launch it. From then on that session holds a lock, which shows every session that it waits for the statement.
 --
--- State: recorded; finished (an outcome is there); attached (an earlier delivery's worker runs it, or its launching
--- session lives; its PID, 0 where it is not launched yet); gone (neither, and no outcome).
+-- State: recorded; finished (an outcome exists); attached (an earlier delivery's background worker runs it, or the
+-- launching session of that delivery lives; the PID, 0 before the launch); gone (neither, and no outcome).
 CREATE OR REPLACE FUNCTION celery_pgbg.record_standalone(
     task_id text, attempt integer, task_name text, application_name text, nodename text,
     OUT state text, OUT pid integer
@@ -15,7 +15,7 @@ BEGIN
         SELECT
             CASE
                 WHEN earlier.state IS NOT NULL THEN earlier.state
-                -- of the record that is there
+                -- of the existing record
                 WHEN earlier.pid IS NOT NULL THEN 'gone'
             END,
             earlier.pid
@@ -30,7 +30,7 @@ BEGIN
             (record_standalone.task_id, record_standalone.attempt, record_standalone.task_name, false, 0, 0,
                 record_standalone.application_name, record_standalone.nodename)
         ON CONFLICT DO NOTHING;
-        -- Where deliveries have no turn, as a stranger holds their lock, the primary key lets one of them through.
+        -- If deliveries have no turn, because a stranger holds their lock, the primary key lets one through.
         EXIT WHEN FOUND;
     END LOOP;
     PERFORM pg_catalog.pg_try_advisory_lock(

@@ -1,10 +1,11 @@
--- Make this session a consumer: it holds a lock as long as it lives, which shows others that what it has taken is its.
+-- Make this session a consumer. As long as the session lives it holds a lock, which shows other consumers that the messages
+-- it has taken are still its own.
 --
--- The end of such a session is noticed soon, also where its whole host is lost. Its commits need not wait for the disk: a
--- server that crashes loses the session too, and sends again what that had taken.
--- Earlier is the consumer of a session that this process has given up. The server may not know that yet, so it is ended:
--- it is the one that holds its lock.
--- With a lease, for sessions that are ours for one transaction only, there is no lock, and the lease must be renewed.
+-- The server notices the end of such a session soon, even if its whole host is lost. The session's commits need not wait
+-- for the disk: a crash of the server ends the session too, and its messages are delivered again.
+-- ``earlier``: the consumer of a session that this process has given up. The server may still keep that session, so it is
+-- ended: it is the session that holds the consumer's lock.
+-- With a lease, for sessions that are ours for one transaction only, there is no lock, and the consumer renews the lease.
 CREATE OR REPLACE FUNCTION celery_pgbg.register_consumer(name text, lease_ms bigint, earlier bigint) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -26,7 +27,7 @@ BEGIN
     END IF;
     IF register_consumer.lease_ms IS NULL THEN
         WHILE NOT pg_try_advisory_lock(celery_pgbg.lock_key('consumer', new_id::text)) LOOP
-            -- A stranger has it, who can know the next numbers of the sequence, but not this one.
+            -- A stranger holds it: strangers can guess the next numbers of the sequence, but not this one.
             new_id := abs(uuid_hash_extended(gen_random_uuid(), 0) / 2);
         END LOOP;
     END IF;

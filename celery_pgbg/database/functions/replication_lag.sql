@@ -1,5 +1,5 @@
--- The replay lag of the slowest standby, in seconds; 0 without a standby. Runs with the owner's rights, because others
--- may not see the lag. The silence of a standby counts as its lag.
+-- The replay lag of the slowest standby, in seconds; 0 without a standby. Runs with the owner's rights, because other
+-- roles may not see the lag. The silence of a standby counts as its lag.
 CREATE OR REPLACE FUNCTION celery_pgbg.replication_lag() RETURNS double precision
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

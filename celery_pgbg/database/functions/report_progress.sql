@@ -4,10 +4,10 @@
 --
 -- Rows that a transaction writes are invisible before its commit. But a session-level advisory lock is visible at once
 -- to every session; its key is the percent. So progress works on every version of pg_background, in a reused
--- background worker, for a statement that stands alone, and without the launching session. The message goes through
--- pg_background, from 1.8 on, under whatever name that has for it, to the launching session only.
+-- background worker, for a statement that stands alone, and without the launching session. From 1.8 on, the
+-- message goes through pg_background, by whatever name its function has, to the launching session only.
 --
--- Only what belongs to the extension is called: others may be allowed to create functions in its schema. With these
+-- Calls only a function that belongs to the extension, because other roles may create functions in its schema. With these
 -- argument types no other function of that name and schema can be meant.
 CREATE OR REPLACE FUNCTION celery_pgbg.report_progress(percent integer, message text DEFAULT '') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- The call that runs an attempt in a background worker, for the transaction that asks.
+-- The call that runs an attempt in a background worker launched by this transaction.
 CREATE OR REPLACE FUNCTION celery_pgbg.run_call(
     is_first boolean,
     task_id text,

@@ -1,26 +1,26 @@
 -- Run one attempt's statement in a background worker; its effects and its outcome commit together.
 --
--- Waits for the gate, the end of the launching transaction. Ends quietly where that rolled back or another worker
--- left an outcome, and else runs the statement in a subtransaction. An error rolls that back and is
--- itself the outcome. A cancel or a time limit is not caught: it leaves no outcome at all.
+-- Waits for the gate, the end of the launching transaction. Ends quietly if that transaction rolled back or another
+-- background worker left an outcome; else runs the statement in a subtransaction. An error rolls the subtransaction back
+-- and is itself the outcome. A cancel or a time limit is not caught: it leaves no outcome at all.
 -- Returns NULL, as text because a launcher must name the type to read an error from a handle.
 --
--- The statement may leave any state of the session behind: nothing here depends on search_path or on styles,
--- and what is ours runs with the role, the row security and the lock timeout that were there before.
+-- The statement may leave any state of the session behind. So nothing here depends on search_path or on styles, and our
+-- own work runs with the role, the row security and the lock timeout from before the statement.
 --
--- Whether the launching transaction committed is asked of the transaction log, not of a table,
--- because under REPEATABLE READ this transaction's snapshot is older than that commit.
+-- The transaction log shows whether the launching transaction committed. A table does not, because under REPEATABLE READ
+-- this transaction's snapshot is older than that commit.
 --
--- Opening a cursor tells the columns, without executing anything. Their types are kept as they are where all are
--- PostgreSQL's own and none a domain: such OIDs are below 0x3000.
+-- Opening a cursor shows the columns, without executing anything. Their types are kept as they are if all are
+-- PostgreSQL's own and none is a domain: such OIDs are below 0x3000.
 --
--- The message of the broker that asked for the attempt ends with its success, where one is given: nothing is left to do
--- then. Where that cannot be, because somebody just gives it to another consumer, it is left to be acknowledged.
+-- If message_id names the broker's message of the attempt, the message is deleted with a success, because nothing is left
+-- to do. If another session is just giving the message to another consumer, it stays, and is acknowledged later.
 --
--- Short, with few expressions and names: each worker is a new process that reads, compiles and plans all of it anew. Here
--- is what the most tasks need, one row or a count as the role of the session; the rest is in functions that are
--- called for it. None is called between the statement and the look at the session's state: the statement may leave a role
--- that has no right to call it.
+-- Short, with few expressions and names: each background worker is a new process that reads, compiles and plans all of it
+-- anew. This function does what most tasks need: one row or a count, as the role of the session. It calls others for the
+-- rest, but none between the statement and the check of the session's state, because the statement may leave a role that
+-- has no right to call them.
 CREATE OR REPLACE FUNCTION celery_pgbg.run_v1(
     task_id pg_catalog.text,
     attempt integer,
@@ -48,13 +48,13 @@ DECLARE
     item pg_catalog.record;
     ran pg_catalog.record;
     row_count bigint;
-    -- what the rare ways need: styles, or an error
+    -- for rare cases: styles, or an error
     spare pg_catalog.record;
 BEGIN
     SELECT
-        -- by this lock everybody knows who runs the attempt
+        -- this lock shows which process runs the attempt
         pg_catalog.pg_try_advisory_xact_lock(attempt_key) AS has_lock,
-        -- the gate: a lock could be held by a stranger
+        -- the gate: a stranger could hold a lock
         is_first AND (pg_catalog.pg_xact_status(launch_xid) OPERATOR(pg_catalog.=) 'committed') AS may_run,
         pg_catalog.clock_timestamp() AS started_at,
         returns OPERATOR(pg_catalog.=) 'count' AS counts,
@@ -89,7 +89,7 @@ BEGIN
             INTO ran;
         ELSE
             OPEN results FOR EXECUTE statement;
-            -- no row yet, but one of NULLs, which has the names and types of the columns
+            -- a row of NULLs, with the names and types of the columns
             FETCH RELATIVE 0 FROM results INTO columns;
             FETCH results INTO item;
             GET DIAGNOSTICS row_count = ROW_COUNT;
@@ -98,7 +98,7 @@ BEGIN
                 pg_catalog.row_to_json(columns)::pg_catalog.text AS column_names,
                 pg_catalog.record_send(columns) AS column_types,
                 CASE WHEN FOUND THEN ARRAY[item::pg_catalog.text] END AS row_texts, row_count,
-                -- the styles may be the statement's own
+                -- the statement may have set styles
                 pg_catalog.concat_ws(
                     ' ', pg_catalog.current_setting('intervalstyle'), pg_catalog.current_setting('datestyle')
                 ) OPERATOR(pg_catalog.=) ANY ('{"postgres ISO, MDY","postgres ISO, DMY","postgres ISO, YMD"}'::pg_catalog.text[])
@@ -197,7 +197,7 @@ BEGIN
         -- commits that notify wait for each other, which is not the statement's wait
         WHEN launched.lock_timeout OPERATOR(pg_catalog.<>) '0'
             AND pg_catalog.set_config('lock_timeout', '0', true) IS NULL THEN ''
-        -- never NULL: one expression less than a statement of its own, in a process that plans each anew
+        -- never NULL: one expression less than a statement of its own
         WHEN notify AND pg_catalog.pg_notify('celery_pgbg_outcome', pg_catalog.concat_ws(' ', attempt, task_id)) IS NULL THEN ''
     END;
 END;

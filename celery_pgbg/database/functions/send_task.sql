@@ -1,7 +1,7 @@
--- Send a task to Celery from SQL, in the transaction that calls: its message is there with the commit.
+-- Send a task to Celery from SQL, in the calling transaction: the message exists from the commit on.
 --
--- Where a relay sends on to another broker, and there is no queue of that name here, the message goes to the outbox.
--- Returns the task id. args is a JSON array, kwargs a JSON object. For senders: so it runs with the rights of its owner.
+-- If a relay forwards to another broker, and no queue of that name exists here, the message goes to the outbox. Returns the
+-- task id. args is a JSON array, kwargs a JSON object. Senders call this function: so it runs with the rights of its owner.
 CREATE OR REPLACE FUNCTION celery_pgbg.send_task(
     name text,
     args jsonb DEFAULT '[]',

@@ -1,19 +1,20 @@
 -- Take the orders of a pool and run them one after another in a background worker, each in a transaction of its own,
--- until none came for a second, or the background worker is stopped. It first waits for the end of its launch.
+-- until no order has come for a second, or the background worker is stopped. It first waits for the end of its launch.
 --
--- An order is taken in a transaction of its own, so that every session sees which process has it before it runs. That writes
--- this background worker's row, too: a session that locks the row, to stop a task, knows that this task runs until then. A
--- background worker whose row says that it is stopped, or is gone, gives the order back and ends.
+-- An order is taken in a transaction of its own, so that every session sees which process has the order before it runs. That
+-- transaction also writes this background worker's row. So a session that locks the row to stop a task knows that no other
+-- task begins meanwhile. If the row is gone, or is marked as stopped, the background worker gives the order back and ends.
 --
--- Orders are taken from where the last ones were, half a second ago: their dead rows may not be gone yet, since somebody
--- may still see them. What was placed later with a lower number waits for another background worker, which begins at zero.
+-- The search for orders starts where the orders of half a second ago were, to skip dead rows, which stay as long as any
+-- snapshot sees them. An order with a lower number that is committed later waits for another background worker, whose search
+-- starts at zero.
 --
--- Each order has a number of a sequence. While that has not moved there is nothing new: a look at it takes a hundredth of what a
--- look for orders does. Those are still looked for some times after it has moved, as the order is committed a moment later,
--- and each 40 ms, since an order may come back or change its pool.
+-- Each order has a number of a sequence. While the sequence has not moved, there is no new order; reading the sequence takes a
+-- hundredth of the time of a search. Some searches still follow after a move, because an order is committed a moment after
+-- it got its number; and one each 40 ms, because an order may come back or change its pool.
 --
--- While it waits it holds no snapshot for longer than a pause. Between two tasks the session is brought back to
--- its first state, as a connection pooler does it.
+-- While waiting it holds no snapshot for longer than a pause. Between two tasks it resets the session to its first state, as
+-- a connection pooler does.
 CREATE OR REPLACE PROCEDURE celery_pgbg.serve_v1(bgworker_id bigint, pool pg_catalog.text, launch_xid pg_catalog.xid8)
 LANGUAGE plpgsql
 AS $$
@@ -29,7 +30,7 @@ DECLARE
     ends boolean := false;
     waited_ms integer := 0;
     pause_ms integer;
-    -- by the function behind the view pg_sequences; NULL, where this role may not see it, is never the same
+    -- read by the function behind the view pg_sequences; NULL, without the right to read it, never equals
     numbers CONSTANT pg_catalog.regclass := pg_catalog.pg_get_serial_sequence('celery_pgbg.work', 'id');
     number bigint;
     number_before bigint;
@@ -46,7 +47,7 @@ BEGIN
     FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS process;
     COMMIT;
     LOOP
-        -- first of all in the transaction: it must see what was placed, and what others take
+        -- first in the transaction, which must see new orders, and those that others take
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         IF is_used THEN
             EXECUTE 'CLOSE ALL';
@@ -55,7 +56,7 @@ BEGIN
             DISCARD TEMP;
             PERFORM
                 pg_catalog.pg_advisory_unlock_all(),
-                -- what random() gives shall not follow from a seed that the task has set
+                -- random() must not follow from a seed that the task has set
                 pg_catalog.setseed(
                     pg_catalog.uuid_hash(pg_catalog.gen_random_uuid()) OPERATOR(pg_catalog./) 2147483648.0::double precision
                 ),
@@ -72,7 +73,7 @@ BEGIN
         WHERE w.ctid OPERATOR(pg_catalog.=) (
             SELECT waiting.ctid FROM celery_pgbg.work AS waiting
             WHERE waiting.pool OPERATOR(pg_catalog.=) pool AND waiting.id OPERATOR(pg_catalog.>) lowest
-                -- what somebody else has written is not executed
+                -- never execute what another role wrote
                 AND waiting.role OPERATOR(pg_catalog.=) own
             ORDER BY waiting.id
             FOR UPDATE SKIP LOCKED
@@ -103,13 +104,13 @@ BEGIN
                 task_id => task.task_id,
                 attempt => task.attempt,
                 owner => task.owner,
-                -- committed for sure: the order is there
+                -- committed for sure, as the order exists
                 launch_xid => '1'::pg_catalog.xid8,
                 attempt_key => task.attempt_key,
                 is_first => task.is_first,
                 preamble => task.preamble,
                 statement => task.statement,
-                -- short ones shall not be planned twice
+                -- short statements: do not plan twice
                 is_plain_query => false,
                 returns => task.returns,
                 role_name => task.role_name,
@@ -124,14 +125,14 @@ BEGIN
                 ends := celery_pgbg.keeps_state();
             END IF;
             IF ends THEN
-                -- with the outcome, after which another task could come
+                -- together with the outcome, before another task comes
                 DELETE FROM celery_pgbg.bgworker AS b
                 WHERE b.id OPERATOR(pg_catalog.=) bgworker_id AND b.role OPERATOR(pg_catalog.=) own;
                 RETURN;
             END IF;
             COMMIT;
-            -- Commands without any name first: the task may have left a role and a search_path of its own. Then a
-            -- transaction that begins as it did not leave it, such as not read only.
+            -- First commands without any name: the task may have left a role and a search_path. Then a new transaction,
+            -- without the properties that the task has left, such as read only.
             RESET SESSION AUTHORIZATION;
             RESET ROLE;
             RESET ALL;
@@ -150,7 +151,7 @@ BEGIN
                 IF NOT FOUND THEN
                     RETURN;
                 END IF;
-            -- mostly the next order comes before this is worth a write
+            -- mostly the next order comes before that
             ELSIF waited_ms OPERATOR(pg_catalog.>=) 4 THEN
                 UPDATE celery_pgbg.bgworker AS b
                 SET is_busy = false, backend_start = process_start, changed_at = pg_catalog.clock_timestamp()

@@ -1,5 +1,5 @@
--- Take the lock that shows every session which process runs an attempt. Fails if a foreign role keeps the lock: a
--- background worker without the lock could not be found or stopped.
+-- Take the lock that shows every session which process runs an attempt. Fails if a foreign role keeps the lock, because
+-- other sessions could not find or stop a background worker without it.
 CREATE OR REPLACE FUNCTION celery_pgbg.take_attempt(attempt_key bigint, owner regrole) RETURNS void
 LANGUAGE plpgsql
 AS $$

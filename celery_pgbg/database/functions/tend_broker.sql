@@ -1,8 +1,8 @@
 -- The periodic work of each consumer: give back the messages of lost consumers, and remove expired messages and
 -- queues.
 --
--- Returns whether the calling consumer is still on record: a lease that was over may have been given up by another.
--- A consumer's lock that can be had shows that its session has ended.
+-- Returns whether the calling consumer is still on record: after the end of its lease another consumer may have removed it.
+-- If a consumer's lock is free, its session has ended.
 CREATE OR REPLACE FUNCTION celery_pgbg.tend_broker(
     consumer_id bigint, lease_ms bigint, max_deliveries integer, thorough boolean
 ) RETURNS boolean
@@ -26,17 +26,17 @@ BEGIN
         SELECT c.id FROM celery_pgbg.consumer AS c
         WHERE c.id <> tend_broker.consumer_id AND (c.leased_until IS NULL OR c.leased_until < clock_timestamp())
     LOOP
-        -- A stranger's lock says nothing.
+        -- A lock of a stranger proves nothing.
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(celery_pgbg.lock_key('consumer', lost::text))
             AND celery_pgbg.stranger(celery_pgbg.lock_key('consumer', lost::text)) IS NULL;
-        -- Another may have renewed its lease, or done this, meanwhile.
+        -- Meanwhile the lease may have been renewed, or another session may have done this.
         PERFORM FROM celery_pgbg.consumer AS c
         WHERE c.id = lost AND (c.leased_until IS NULL OR c.leased_until < clock_timestamp())
         FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         PERFORM celery_pgbg.give_back(lost, NULL, max_deliveries);
         PERFORM celery_pgbg.unsubscribe(lost, NULL);
-        -- Once more later, where something was being deleted in that moment.
+        -- The record stays until later if a message is just being deleted.
         DELETE FROM celery_pgbg.consumer AS c
         WHERE c.id = lost AND NOT EXISTS (SELECT FROM celery_pgbg.message AS m WHERE m.taken_by = lost);
     END LOOP;
@@ -51,12 +51,12 @@ BEGIN
     DELETE FROM celery_pgbg.message AS m WHERE m.id IN (
         SELECT e.id FROM celery_pgbg.message AS e
         WHERE e.expires_at < clock_timestamp() AND e.taken_by IS NULL
-            -- What expired earlier is gone, except what was given back late; an old snapshot may keep its rows.
+            -- Messages that expired earlier are gone, except those given back late; an old snapshot may keep their rows.
             AND e.expires_at > clock_timestamp() - CASE WHEN thorough THEN interval '10 years' ELSE interval '1 minute' END
         FOR UPDATE SKIP LOCKED
     );
     IF thorough THEN
-        -- A message may have been sent to a queue just as that was deleted. One probe of the index for each queue.
+        -- A message may have been sent to a queue just as the queue was deleted. One probe of the index for each queue.
         DELETE FROM celery_pgbg.message AS m WHERE m.taken_by IS NULL AND m.queue_id IN (
             WITH RECURSIVE present AS (
                 SELECT min(first.queue_id) AS id FROM celery_pgbg.message AS first WHERE first.taken_by IS NULL

@@ -1,10 +1,10 @@
 -- Stop the background worker that runs an attempt from a session that did not launch it: SIGTERM, which is what
--- pg_background's own cancel sends. Returns whether it was sent. Only what the server shows to run this very attempt
--- is signalled, see live_attempts; that we did it is put on record first, for the session that will see the error.
+-- pg_background's own cancel sends. Returns whether the signal was sent. Signals only a process that the server shows to
+-- run this attempt, see live_attempts. The stop is recorded first, for the session that will see the error.
 --
--- An order that no reusable background worker has taken is deleted, which counts as sent. One that was taken: the row of
--- its background worker says so, and while this transaction has changed that row, no other order can be taken; afterwards
--- the row says that it is stopped, and none will be.
+-- An order that no reusable background worker has taken is deleted, which counts as sent. If one has taken the order, its
+-- row says so. Until this transaction ends, it cannot take another order, because this transaction has changed that row;
+-- afterwards the row marks it as stopped, and it takes none.
 CREATE OR REPLACE FUNCTION celery_pgbg.terminate_attempt(
     task_id text, attempt integer, although_finished boolean DEFAULT false
 ) RETURNS boolean
@@ -48,7 +48,7 @@ BEGIN
             AND live.attempt OPERATOR(pg_catalog.=) terminate_attempt.attempt
             AND live.owner OPERATOR(pg_catalog.=) own
             AND (live.state OPERATOR(pg_catalog.=) 'running' OR live.state OPERATOR(pg_catalog.=) 'starting')
-            -- one that has taken the order since may be at the next before the signal reaches it
+            -- one that took the order since may be at its next order when the signal arrives
             AND (has_row OR NOT EXISTS (
                 SELECT FROM celery_pgbg.bgworker AS b
                 WHERE b.pid OPERATOR(pg_catalog.=) live.pid

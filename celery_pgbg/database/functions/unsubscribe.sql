@@ -1,5 +1,5 @@
--- End subscriptions of a consumer: one, or all where the tag is NULL. Queues of which these were the last, end or begin
--- to expire, as they were declared.
+-- End subscriptions of a consumer: one, or all if the tag is NULL. A queue that loses its last subscription is deleted or
+-- begins to expire, as it was declared.
 CREATE OR REPLACE FUNCTION celery_pgbg.unsubscribe(consumer_id bigint, tag text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,8 +1,8 @@
 -- Do the next batch of a walk, if there is one and nothing prevents it now. Returns whether the walk is over or no
 -- longer ours, and the seconds until the next look.
 --
--- With the caller's search path and as the task's role, where it runs what the task says. Its own work is done as
--- the role that launched.
+-- Runs the texts of the task with the caller's search path and as the task's role; does its own work as the role that
+-- launched.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_batch(
     task_id text,
     attempt integer,

@@ -1,4 +1,4 @@
--- The call that runs an attempt of a batched task in a background worker, for the transaction that asks.
+-- The call that runs an attempt of a batched task in a background worker launched by this transaction.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_call(
     task_id text, attempt integer, walk jsonb, role_name text
 ) RETURNS text

@@ -1,5 +1,5 @@
--- Write the query for the edge of a batch: the last key of the next so many rows of a range, and how many there
--- are; backwards, the first of the last so many. No row for an empty range. Keys as PostgreSQL prints them.
+-- Write the query for the edge of a batch: the last key of the next rows of a range, up to a number of rows, and how many
+-- there are; backwards, the first key of the last rows. No row for an empty range. Keys as PostgreSQL prints them.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_edge_query(
     key jsonb, after text[], up_to text[], row_limit integer, backwards boolean
 ) RETURNS text

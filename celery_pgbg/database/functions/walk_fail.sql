@@ -1,5 +1,5 @@
--- Decide what follows an error, in a new transaction. After a temporary error: another try with half the batch, after
--- so many seconds. Else NULL, and the error is the outcome.
+-- Decide what follows an error, in a new transaction. After a temporary error, halves the batch and returns the seconds to
+-- wait before another try. Else returns NULL, and the error is the outcome.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_fail(
     task_id text, attempt integer, walk jsonb, turn integer, failure jsonb, tries integer
 ) RETURNS double precision
@@ -11,7 +11,7 @@ DECLARE
 BEGIN
     SELECT row.* INTO w FROM celery_pgbg.walk AS row WHERE row.walk_id = walk ->> 'walk_id' AND row.owner = celery_pgbg.owner() FOR UPDATE;
     IF w.turn IS DISTINCT FROM turn AND turn IS NOT NULL THEN
-        -- The next look finds out which.
+        -- The walk has another turn, or no record: the next step finds out.
         RETURN 0;
     END IF;
     -- serialization_failure, deadlock_detected, lock_not_available

@@ -37,7 +37,7 @@ BEGIN
             JOIN pg_attribute AS a ON a.attrelid = table_oid AND a.attname = wanted.name
             ORDER BY wanted.place
         )
-        -- ascending or descending throughout: else it cannot serve a comparison of rows
+        -- all columns in one direction: else the index cannot serve a comparison of rows
         AND (
             SELECT count(DISTINCT o.option::integer & 1) = 1
             FROM unnest((string_to_array(i.indoption::text, ' '))[1:i.indnkeyatts]) AS o (option)

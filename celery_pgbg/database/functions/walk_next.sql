@@ -1,8 +1,8 @@
 -- The next step of a background worker on its walk; the walk's row is locked until the end of the transaction.
 --
--- ``is_left``: nothing, ever: the attempt was cancelled, or another task has taken the walk. ``is_over``: all is
--- done. ``waits_for``: why it must not go on now. Else the query for the edge of the next batch, and after which
--- key that begins.
+-- ``is_left``: no more steps, because the attempt was cancelled, or another task has taken the walk. ``is_over``: all is
+-- done. ``waits_for``: why the walk must not continue now. Else the query for the edge of the next batch, and the key
+-- after which that batch begins.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_next(
     task_id text,
     attempt integer,
@@ -23,7 +23,7 @@ DECLARE
     w celery_pgbg.walk;
     lag double precision;
 BEGIN
-    -- A statement may have changed them for its session; keys are printed and read with these.
+    -- Keys are printed and read with these styles; a statement may have changed them for its session.
     PERFORM
         set_config('datestyle', 'ISO', true), set_config('intervalstyle', 'postgres', true),
         set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true);

@@ -1,5 +1,5 @@
--- Put the bounds of a split on record, unless they are, and pick those of one part, counted from 1: after the
--- first, up to the second; the last one's end is open. ``is_empty`` where there are fewer ranges than parts.
+-- Record the bounds of a split, unless they are recorded, and return the range of one part, counted from 1: after
+-- ``range_begin``, up to ``range_end``; NULL at the two ends. ``is_empty`` if there are fewer ranges than parts.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_part(
     split jsonb, bounds jsonb, OUT range_begin text[], OUT range_end text[], OUT is_empty boolean
 )

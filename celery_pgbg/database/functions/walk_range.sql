@@ -1,5 +1,5 @@
--- Write the condition that holds for the rows after one key and up to another; NULL for no such limit. Fit for any
--- search path. Rows with NULL in their key are in no range.
+-- Write the condition for the rows after one key and up to another; NULL for no such limit. Valid with any search path.
+-- Rows with NULL in their key are in no range.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_range(key jsonb, prefix text, after text[], up_to text[]) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

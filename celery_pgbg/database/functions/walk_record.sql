@@ -1,8 +1,8 @@
--- Record a batch in its own transaction, and choose the size of the next. Returns for how many seconds to pause
--- before it: as long as the batch has taken where others wait for its locks.
+-- Record a batch in its own transaction, and choose the size of the next. Returns the seconds to pause before the next
+-- batch: as long as the batch took, 5 at most, if other sessions wait for its locks; else 0.
 --
--- A batch that has taken twice the time asked for is followed by one of half its size, and so on; at most twice
--- as large, at least a quarter.
+-- After a batch that took twice the wanted time, the next one has half the size, and so on; at least a quarter, at most
+-- twice the size.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_record(
     task_id text,
     attempt integer,

@@ -1,4 +1,4 @@
--- Show in the execution the progress of a walk, and what it waits for. Because it progresses, the count of its
+-- Show in the execution the progress of a walk, and what the walk waits for. Because the walk progresses, the count of
 -- launches is reset.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_show(task_id text, attempt integer, walk jsonb, waits_for text)
 RETURNS void

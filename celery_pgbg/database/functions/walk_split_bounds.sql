@@ -1,5 +1,5 @@
--- Where the ranges of a split end, as decided by the first of its tasks, which others wait for; NULL while
--- nothing is decided: this transaction is to decide it.
+-- The ends of a split's ranges. The first of its tasks decides them, and the others wait. NULL: nothing is decided yet,
+-- and this transaction must decide.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_split_bounds(split_id text) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

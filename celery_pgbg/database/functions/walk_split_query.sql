@@ -1,5 +1,4 @@
--- Write the query for the last keys of so many ranges of about equal size, from a sample of the table's pages
--- where it is large.
+-- Write the query for the last keys of a number of ranges of about equal size; a large table is sampled by pages.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_split_query(key jsonb, parts integer) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

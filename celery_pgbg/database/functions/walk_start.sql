@@ -1,7 +1,7 @@
 -- Take a walk for an attempt and, the first time, find out where it begins and ends. Returns the turn to do batches
 -- with, and the walk with its key described.
 --
--- With the caller's search path and, where it looks at the table, as the task's role.
+-- Runs with the caller's search path, and reads the table as the task's role.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_start(
     task_id text, attempt integer, role_name text, INOUT walk jsonb, OUT turn integer
 )

@@ -1,4 +1,4 @@
--- Put the range of a batch into the task's statement. No statement where the rest of the walk has no rows.
+-- Put the range of a batch into the task's statement. Returns no statement if the rest of the walk has no rows.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_statement(
     walk jsonb,
     after text[],

@@ -2,12 +2,12 @@
 -- keys, each committed together with how far it came.
 --
 -- Only one background worker at a time does this for an attempt: it holds the attempt's advisory lock as long as it
--- lives. That only one does it for a walk, which later attempts and tasks go on with, is settled by the walk's
--- row: each batch locks it, and finds the turn that this background worker was given, or leaves it alone.
+-- lives. Later attempts and tasks may continue the walk, so the walk's row decides which background worker works on it:
+-- each batch locks the row, and does nothing unless the row has this background worker's turn.
 --
--- A procedure that commits cannot have a search path of its own, so all that needs operators is in functions that
--- have one. An error at a commit ends the background worker; what launches the attempt again goes on after the
--- last batch. ``may_commit`` is false in tests, which run it in a transaction of theirs.
+-- A procedure that commits cannot have a search path of its own, so all operators are in functions, which have one. An
+-- error at a commit ends the background worker; the next launch of the attempt continues after the last batch.
+-- ``may_commit`` is false in tests, which run this procedure in their own transaction.
 CREATE OR REPLACE PROCEDURE celery_pgbg.walk_v1(
     task_id text,
     attempt integer,
@@ -36,7 +36,7 @@ BEGIN
     IF may_commit THEN
         PERFORM celery_pgbg.take_attempt(attempt_key, owner);
         PERFORM pg_catalog.pg_advisory_lock(attempt_key);
-        -- for a snapshot that shows what the one before has left
+        -- for a snapshot that shows what the last batch has left
         COMMIT;
     END IF;
     IF NOT celery_pgbg.walk_may_run(task_id, attempt, launch_xid) THEN
@@ -48,7 +48,7 @@ BEGIN
         is_left := false;
         is_over := false;
         pause_seconds := 0;
-        -- It shows every session which process runs the attempt; the statement can give back a lock of the session.
+        -- Shows every session which process runs the attempt; the statement can release a lock of the session.
         PERFORM celery_pgbg.take_attempt(attempt_key, owner);
         PERFORM pg_catalog.set_config('role', launching_role, true);
         BEGIN

@@ -19,7 +19,7 @@ CREATE TABLE celery_pgbg.result (
     worker text,
     retries integer,
     queue text,
-    -- forgotten on demand; the row stays so that its outcome is not taken for a result again
+    -- forgotten on demand; the row stays so that its outcome does not become a result again
     forgotten boolean NOT NULL DEFAULT false,
     stored_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -49,7 +49,7 @@ CREATE TABLE celery_pgbg.chord (
     -- ids of members that running members have added
     added text[] NOT NULL DEFAULT '{}',
     arrived integer NOT NULL DEFAULT 0,
-    -- who sends the callback, and until when nobody else may
+    -- the process that sends the callback, and until when no other process may
     claim text,
     claimed_until timestamptz,
     finished boolean NOT NULL DEFAULT false,

@@ -1,4 +1,4 @@
--- Who runs an attempt, as the server alone decides it, and what we settled ourselves.
+-- Which process runs an attempt, as only the server can show, and which outcomes we settled ourselves.
 
 ALTER TABLE celery_pgbg.execution
     -- a moment at which the process of that PID was the background worker of the statement, which stands alone: with
@@ -13,7 +13,7 @@ ALTER TABLE celery_pgbg.outcome
     -- NULL for what the statement left; else why one of our sessions settled it: revoked, broken off, time limit, ...
     ADD COLUMN settled_as text;
 
--- Replaced by others of other arguments.
+-- Functions with other arguments replace these.
 DROP FUNCTION IF EXISTS celery_pgbg.is_running(integer, text, timestamptz);
 DROP FUNCTION IF EXISTS celery_pgbg.terminate_attempt(text, integer);
 DROP FUNCTION IF EXISTS celery_pgbg.run_call(

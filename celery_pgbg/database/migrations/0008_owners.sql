@@ -1,4 +1,4 @@
--- Roles that may use what is here, and for whom each of them acts; each row belongs to a role.
+-- The roles that may use the schema, and the role that each of them acts for; each row belongs to a role.
 
 CREATE TABLE celery_pgbg.member (
     role regrole PRIMARY KEY,
@@ -9,7 +9,7 @@ CREATE TABLE celery_pgbg.member (
 COMMENT ON TABLE celery_pgbg.member IS
     'The roles that may launch SQL tasks and use results, and the role whose rows each of them reads and writes.';
 
--- The whole of it is in functions/owner.sql.
+-- The complete function is in functions/owner.sql.
 CREATE FUNCTION celery_pgbg.owner() RETURNS regrole
 LANGUAGE sql STABLE
 RETURN quote_ident(CURRENT_USER)::regrole;
@@ -39,7 +39,7 @@ ALTER TABLE celery_pgbg.chord_part
     DROP CONSTRAINT chord_part_pkey,
     ADD PRIMARY KEY (group_id, task_id, group_index, owner);
 ALTER TABLE celery_pgbg.bgworker
-    -- the one that wrote the row, and the only one whose background worker executes what is in it
+    -- the role that wrote the row; only a background worker of this role executes its statement
     ADD COLUMN role regrole NOT NULL DEFAULT quote_ident(CURRENT_USER)::regrole,
     ADD COLUMN owner regrole NOT NULL DEFAULT celery_pgbg.owner(),
     DROP CONSTRAINT bgworker_pkey,
@@ -53,7 +53,7 @@ ALTER TABLE celery_pgbg.chord ENABLE ROW LEVEL SECURITY;
 ALTER TABLE celery_pgbg.chord_part ENABLE ROW LEVEL SECURITY;
 ALTER TABLE celery_pgbg.bgworker ENABLE ROW LEVEL SECURITY;
 
--- Whoever shares with nobody is let through by the first half, without a look at the members.
+-- For a role that shares with no other role, the first half decides, without reading the members.
 CREATE POLICY own_rows ON celery_pgbg.execution
 USING (owner = quote_ident(CURRENT_USER)::regrole OR owner = (SELECT celery_pgbg.owner()));
 CREATE POLICY own_rows ON celery_pgbg.outcome

@@ -1,7 +1,7 @@
 -- How far batched tasks have come in their tables.
 
 CREATE TABLE celery_pgbg.walk (
-    -- the task that began it; one that goes on with it has an id of its own
+    -- the task that began the walk; a task that continues it has an id of its own
     walk_id text NOT NULL,
     owner regrole NOT NULL DEFAULT celery_pgbg.owner(),
     task_name text NOT NULL,
@@ -12,8 +12,8 @@ CREATE TABLE celery_pgbg.walk (
     turn integer NOT NULL DEFAULT 1,
     table_name text NOT NULL,
     key_columns text[] NOT NULL,
-    -- keys as PostgreSQL prints them: walked is what comes after the first, up to the second. NULL: from the
-    -- first key; no end: there is nothing to walk
+    -- keys as PostgreSQL prints them: the walk is after range_begin (NULL: from the first key), up to range_end (NULL:
+    -- nothing to walk)
     range_begin text[],
     range_end text[],
     first_key text[],

@@ -9,15 +9,15 @@ CREATE TABLE celery_pgbg.queue (
     max_priority smallint NOT NULL,
     message_ttl_ms bigint,
     expires_ms bigint,
-    -- when it ends without a consumer; NULL where never, and while it has one
+    -- when the queue ends without a consumer; NULL if never, and while it has a consumer
     expires_at timestamptz,
     declared_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 COMMENT ON TABLE celery_pgbg.queue IS 'The queues of the broker.';
 
--- What is sent in a caller's transaction, and by send_task, where the broker is another; a relay sends it on. Until one has
--- done so, its time is -infinity.
+-- Messages sent in a caller's transaction or by send_task, if the app has another broker; a relay forwards them. The time
+-- is -infinity until a relay has run.
 INSERT INTO celery_pgbg.queue (name, name_key, auto_delete, max_priority, declared_at)
 VALUES ('celery_pgbg.outbox', pg_catalog.sha256(pg_catalog.convert_to('celery_pgbg.outbox', 'UTF8')), false, 0, '-infinity');
 
@@ -78,7 +78,7 @@ CREATE TABLE celery_pgbg.consumer (
     name text NOT NULL,
     pid integer NOT NULL DEFAULT pg_backend_pid(),
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- behind a pooler in transaction mode, where no lock tells whether it lives; else NULL
+    -- behind a pooler in transaction mode, where no lock shows whether the consumer lives; else NULL
     leased_until timestamptz
 );
 

@@ -9,13 +9,13 @@ DROP FUNCTION IF EXISTS celery_pgbg.launch_reusable(
 );
 DROP PROCEDURE IF EXISTS celery_pgbg.serve_v1(bigint, xid8);
 
--- Unlogged, both: a crash of the server ends the background workers as well, and who waits for an order places it again.
+-- Both are unlogged: a crash of the server ends the background workers too, and Celery workers place their orders again.
 CREATE UNLOGGED TABLE celery_pgbg.work (
     id bigint GENERATED ALWAYS AS IDENTITY,
-    -- the one that wrote the row, and the only one whose background workers execute what is in it
+    -- the role that wrote the row; only background workers of this role execute its statement
     role regrole NOT NULL DEFAULT quote_ident(CURRENT_USER)::regrole,
     owner regrole NOT NULL DEFAULT celery_pgbg.owner(),
-    -- those background workers that may take it
+    -- names the background workers that may take the order
     pool text NOT NULL,
     task_id text NOT NULL,
     attempt integer NOT NULL,
@@ -28,7 +28,7 @@ CREATE UNLOGGED TABLE celery_pgbg.work (
     role_name text,
     max_result_bytes bigint NOT NULL,
     notify boolean NOT NULL,
-    -- of the broker, which ends with the statement
+    -- the broker's message, which ends with the statement
     message_id bigint,
     -- see the outcome
     task_meta jsonb,
@@ -49,20 +49,20 @@ CREATE UNLOGGED TABLE celery_pgbg.bgworker (
     role regrole NOT NULL DEFAULT quote_ident(CURRENT_USER)::regrole,
     owner regrole NOT NULL DEFAULT celery_pgbg.owner(),
     pool text NOT NULL,
-    -- its handle, and when its process began, which it says itself with its first task
+    -- its handle, and when its process began, which the background worker writes with its first task
     pid integer,
     cookie bigint,
     backend_start timestamptz,
     launcher_pid integer NOT NULL DEFAULT pg_backend_pid(),
-    -- it takes no order any more
+    -- the background worker takes no order any more
     is_stopped boolean NOT NULL DEFAULT false,
     -- false once it has looked for an order and found none
     is_busy boolean NOT NULL DEFAULT false,
-    -- how many orders it has taken, and the latest; what it runs where is_busy
+    -- how many orders it has taken, and the latest order, which it runs if is_busy
     turn integer NOT NULL DEFAULT 0,
     task_id text,
     attempt integer,
-    -- the beginning of it, to be shown
+    -- the beginning of the order's statement, to be shown
     statement text,
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (id, role)
@@ -74,7 +74,7 @@ COMMENT ON TABLE celery_pgbg.bgworker IS
 ALTER TABLE celery_pgbg.work ENABLE ROW LEVEL SECURITY;
 ALTER TABLE celery_pgbg.bgworker ENABLE ROW LEVEL SECURITY;
 
--- Who shares rows sees and may delete them; what is executed is written by the role itself.
+-- Roles that share rows may read and delete them; only the role itself writes statements to execute.
 CREATE POLICY own_rows ON celery_pgbg.work
 USING (role = quote_ident(CURRENT_USER)::regrole OR owner = (SELECT celery_pgbg.owner()))
 WITH CHECK (role = quote_ident(CURRENT_USER)::regrole);

@@ -1,11 +1,11 @@
--- How far deleting what is too old has come, so that a million records that are kept are not judged each time anew.
+-- How far the deletion of old records has come, so that a million kept records are not judged again each time.
 
 CREATE TABLE celery_pgbg.expiry_mark (
-    -- the one that deleted, who judged what it may see
+    -- the role that deleted, and judged the records that it may see
     role regrole PRIMARY KEY DEFAULT quote_ident(CURRENT_USER)::regrole,
-    -- what ended, or was launched, before that was deleted, or is kept for what a stored result, a chord or a process needs
+    -- records that ended, or were launched, before this are deleted, or kept for a stored result, a chord or a process
     judged_up_to timestamptz NOT NULL,
-    -- when all of it was judged, from the oldest on
+    -- when all records were judged, from the oldest on
     all_judged_at timestamptz NOT NULL
 );
 

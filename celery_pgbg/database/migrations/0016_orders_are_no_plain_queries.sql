@@ -1,4 +1,4 @@
--- Whether an order is a plain query is asked for background workers of one task only: a reusable one runs short ones.
+-- Reusable background workers run short tasks, and need not know whether an order is a plain query.
 
 DROP FUNCTION IF EXISTS celery_pgbg.place_work(
     text[], text[], integer[], text[], text[], text[], text[], text[], boolean[], text[], text[], bigint[], boolean[],

@@ -1,7 +1,7 @@
--- The functions and procedures of a name, with their arguments, as far as they can be called by a statement.
+-- The functions and procedures of a name that a statement can call, with their arguments.
 --
--- Without a schema those are found that the session finds. Types are written so that a cast can name them; NULL for
--- those that only a call decides, such as anyelement.
+-- A name without a schema is looked up in the session's search_path. Types are written as a cast needs them; NULL for
+-- types that only a call decides, such as anyelement.
 SELECT
     n.nspname,
     p.proname,

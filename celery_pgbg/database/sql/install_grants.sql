@@ -1,6 +1,6 @@
 -- Grant the members everything in the schema now. Grant all others only the report of progress, the current task, and
--- the call of a procedure with the caller's own rights, because the role of a task may use them. The extension's
--- schema is often one that not everybody may use.
+-- the call of a procedure with the caller's own rights, because the role of a task may use them. Not every
+-- role may use the extension's schema.
 REVOKE ALL ON ALL ROUTINES IN SCHEMA celery_pgbg FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION celery_pgbg.report_progress, celery_pgbg.current_task, celery_pgbg.call_procedure TO PUBLIC;
 DELETE FROM celery_pgbg.member WHERE NOT EXISTS (SELECT FROM pg_roles WHERE pg_roles.oid = member.role);

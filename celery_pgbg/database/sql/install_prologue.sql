@@ -1,5 +1,5 @@
--- Begin the installation: one transaction, in which names mean what the server itself has made. The owner of a
--- database may have set another search_path for all its sessions, a superuser's too.
+-- Begin the installation: one transaction, in which names mean the server's own objects. The owner of a database may have
+-- set another search_path for all its sessions, even for a superuser's.
 BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL client_min_messages = warning;

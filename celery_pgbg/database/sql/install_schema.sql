@@ -4,7 +4,7 @@ DO $check$
 DECLARE
     stranger record;
 BEGIN
-    -- What a stranger owns here, a view or a trigger's table, would run as the installing role.
+    -- A stranger's object, such as a view or a table with a trigger, would run code as the installing role.
     SELECT owned.what, pg_get_userbyid(owned.owner) AS owner INTO stranger
     FROM pg_namespace AS schema
     CROSS JOIN LATERAL (

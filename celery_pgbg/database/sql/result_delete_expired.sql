@@ -7,7 +7,7 @@ WITH turn AS MATERIALIZED (
 ), old_result AS (
     DELETE FROM celery_pgbg.result AS result
     WHERE (SELECT ours FROM turn)
-        -- by its index, and then by what is asked for
+        -- first by the index, then by each limit
         AND stored_at < (now() - (interval '1 millisecond' * LEAST(%(failure_age_ms)s::bigint, %(age_ms)s::bigint)))
         AND stored_at < (now() - (interval '1 millisecond' * (
             CASE WHEN status = 'FAILURE' THEN %(failure_age_ms)s::bigint ELSE %(age_ms)s::bigint END

@@ -1,6 +1,6 @@
--- What is known of some tasks: their stored state and, where that is not final or says so, the
--- outcome of their latest attempt if it succeeded, or if nobody can know what became of it. An outcome that is its task's
--- result, with a task_meta, goes before all but a stored success. On any session. OFFSET 0: see read_outcomes.
+-- What is known of some tasks: their stored state and, if the state is not final or refers to an outcome, the outcome of
+-- their latest attempt if it succeeded or was lost. An outcome that is its task's result, with a task_meta, goes before all
+-- but a stored success. On any session. OFFSET 0: see read_outcomes.
 SELECT
     wanted.task_id, coalesce(stored.forgotten, false) AS forgotten, stored.status,
     stored.content_type, stored.content_encoding, stored.value, stored.outcome_attempt, stored.details,

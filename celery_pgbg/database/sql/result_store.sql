@@ -1,5 +1,5 @@
--- Store the state and value of a task and notify the waiting processes, unless the task has succeeded already:
--- what comes late does not overwrite a success, nor an outcome that is the result. One transaction, on any session.
+-- Store the state and value of a task and notify the waiting processes, unless the task has succeeded already: a late
+-- state does not overwrite a success, nor an outcome that is the result. One transaction, on any session.
 WITH stored AS (
     INSERT INTO celery_pgbg.result AS result (
         task_id, status, content_type, content_encoding, value, details, traceback, date_done,
@@ -16,7 +16,7 @@ WITH stored AS (
             WHERE outcome.owner = (SELECT celery_pgbg.owner()) AND outcome.task_id = %(task_id)s::text
                 AND outcome.task_meta IS NOT NULL
         )
-        -- forgotten: what comes now is another's
+        -- after a forgotten result, this is another task's
         OR EXISTS (
             SELECT FROM celery_pgbg.result AS forgotten
             WHERE forgotten.owner = (SELECT celery_pgbg.owner()) AND forgotten.task_id = %(task_id)s::text

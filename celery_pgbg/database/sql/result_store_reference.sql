@@ -25,7 +25,7 @@ WITH proven AS (
         group_id = excluded.group_id, parent_id = excluded.parent_id, name = excluded.name,
         worker = excluded.worker, retries = excluded.retries, queue = excluded.queue,
         forgotten = false, stored_at = excluded.stored_at
-    -- forgotten before it was stored: it stays so
+    -- a result that was forgotten before stays forgotten
     WHERE result.status <> 'SUCCESS'
         AND NOT (result.forgotten AND coalesce(result.outcome_attempt = excluded.outcome_attempt, false))
 )

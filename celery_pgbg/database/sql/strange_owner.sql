@@ -1,5 +1,5 @@
--- The owner of our schema, where this role is a superuser and the owner is not: what is in it would run with a
--- superuser's rights. Asked before anything in the schema is used, with the search_path that the session came with.
+-- The owner of our schema, if this role is a superuser and the owner is not: functions in the schema would run with a
+-- superuser's rights. Runs before anything in the schema is used, with the session's own search_path.
 SELECT owner.rolname
 FROM pg_catalog.pg_namespace AS namespace
 JOIN pg_catalog.pg_roles AS owner ON owner.oid OPERATOR(pg_catalog.=) namespace.nspowner

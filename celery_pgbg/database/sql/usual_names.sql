@@ -1,2 +1,2 @@
--- Take back safe_names.
+-- Undo safe_names.
 SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('celery_pgbg.search_path'), true);

@@ -1,3 +1,3 @@
--- The result of a stopped worker of this session, which ends its handle; raises the worker's own error. How many rows
--- there are, and the only one's text where there are no columns but the command tag.
+-- The result of a stopped background worker of this session: the number of rows, and the command tag if that is the only
+-- column. Ends the handle; raises the background worker's own error.
 SELECT count(*), {value} FROM {result_function}(%(pid)s::integer, %(cookie)s::bigint) AS result ({columns})

@@ -1,3 +1,3 @@
--- The rows of a stopped worker of this session, which ends its handle; raises the worker's own error. How many, and
--- each as PostgreSQL prints a composite value, in their order.
+-- The rows of a stopped background worker of this session: their number, and each row as PostgreSQL prints a composite
+-- value, in order. Ends the handle; raises the background worker's own error.
 SELECT count(*), coalesce(array_agg(result::text), '{{}}') FROM {result_function}(%(pid)s::integer, %(cookie)s::bigint) AS result ({columns})

@@ -1,6 +1,6 @@
--- How often an attempt was launched, asked when its background worker was lost, after which no session has to say how it
--- ended. A crash of the server may have lost that record: it is made again, and is on disk when this returns. It is not
--- of this moment, since an attempt launched a moment ago counts as running.
+-- The number of launches of an attempt whose background worker was lost; after this no session has to report its end. A
+-- crash of the server may have lost the record: this makes a new one, on disk when this returns. The new record is dated
+-- back a minute, because an attempt launched a moment ago counts as running.
 INSERT INTO celery_pgbg.execution AS execution
     (task_id, attempt, task_name, atomic, pid, cookie, application_name, nodename, launched_at, launcher_pid)
 VALUES (

@@ -1,3 +1,3 @@
--- The error of a stopped worker of this session without ending its handle; NULLs where none is on record, which it is
--- not of one that was ended (FATAL).
+-- The error of a stopped background worker of this session, without ending its handle. NULLs if no error is on record, as
+-- after an end by a signal (FATAL).
 SELECT {error_fields} FROM {error_info_function}(%(pid)s::integer, %(cookie)s::bigint) AS error

@@ -1,7 +1,8 @@
--- What is older than the limit, in milliseconds: the moment, from where on it must be judged (once a day from the oldest
--- on, else where the last one ended), and, if asked, how many outcomes and records of launches that are, how many
--- outcomes are kept from before, and how many are younger. Deletes what reusable workers left that did not end by
--- themselves; one that still runs ends after its task; orders that nobody waits for; and how far walks came. Any session.
+-- Begin to delete what is older than the limit, in milliseconds. Returns the moment of that limit, and where judging begins
+-- (once a day at the oldest record, else where the last run ended); if asked, also the numbers of outcomes and records of
+-- launches to judge, of older outcomes kept from earlier runs, and of younger outcomes. Deletes at once
+-- old rows of reusable background workers (one that still runs then ends after its task), of orders, walks and splits.
+-- Any session.
 WITH old_bgworker AS (
     DELETE FROM celery_pgbg.bgworker
     WHERE changed_at < (statement_timestamp() - (%(age_ms)s::bigint * interval '1 millisecond'))
@@ -9,7 +10,7 @@ WITH old_bgworker AS (
     DELETE FROM celery_pgbg.work
     WHERE placed_at < (statement_timestamp() - (%(age_ms)s::bigint * interval '1 millisecond'))
 ), old_walk AS (
-    -- one that is not done may be gone on with for a month
+    -- an unfinished walk may be continued for a month
     DELETE FROM celery_pgbg.walk
     WHERE changed_at < (statement_timestamp() - (%(age_ms)s::bigint * interval '1 millisecond'))
         AND (is_done OR changed_at < (statement_timestamp() - interval '30 days'))
@@ -26,7 +27,7 @@ WITH old_bgworker AS (
         ) AS begin_at
 )
 SELECT
-    -- NULL: from the oldest on
+    -- begin_at NULL: from the oldest on
     span.before, span.begin_at,
     CASE
         WHEN %(counted)s::boolean THEN (

@@ -1,5 +1,5 @@
--- Note that all before a moment is judged, unless it is so young that a transaction may still write into that time.
--- The next one begins there. Any session.
+-- Note that everything before a moment is judged, except the last ten minutes, into which a transaction may still write.
+-- The next run begins there. Any session.
 INSERT INTO celery_pgbg.expiry_mark AS mark (role, judged_up_to, all_judged_at)
 SELECT
     quote_ident(CURRENT_USER)::regrole,

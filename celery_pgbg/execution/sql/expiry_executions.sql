@@ -1,6 +1,5 @@
--- One batch of records of launches older than the limit, the oldest first, after the last one of the batch before:
--- deletes those that left no outcome and do not run, unless another session is at it. One row, also
--- where the batch is empty.
+-- One batch of records of launches older than the limit, the oldest first, after the last record of the previous batch:
+-- deletes those without an outcome that do not run, unless another session is deleting. One row, even for an empty batch.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(celery_pgbg.lock_key('delete expired', ''))
         OR celery_pgbg.stranger(celery_pgbg.lock_key('delete expired', '')) IS NOT NULL AS ours

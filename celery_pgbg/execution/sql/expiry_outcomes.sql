@@ -1,6 +1,6 @@
--- One batch of outcomes older than the limit, the oldest first, after the last one of the batch before: deletes
--- them with the records of their launches, except those that are a result, or the value of a stored one or of a
--- chord's part, unless another session is at it. One row, also where the batch is empty.
+-- One batch of outcomes older than the limit, the oldest first, after the last outcome of the previous batch: deletes
+-- them with the records of their launches, unless another session is deleting. Keeps those that are a result, or the value
+-- of a stored result or of a chord's part. One row, even for an empty batch.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(celery_pgbg.lock_key('delete expired', ''))
         OR celery_pgbg.stranger(celery_pgbg.lock_key('delete expired', '')) IS NOT NULL AS ours

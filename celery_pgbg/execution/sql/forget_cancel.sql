@@ -1,4 +1,4 @@
--- Let an attempt be launched again: take back the cancel that stop_attempt or a wait that was broken off left as its
--- outcome, no other outcome. Any session.
+-- Let an attempt be launched again: delete its outcome if that is a cancel, left by stop_attempt or by a wait that was
+-- broken off. Any session.
 DELETE FROM celery_pgbg.outcome
 WHERE task_id = %(task_id)s::text AND attempt = %(attempt)s::integer AND owner = (SELECT celery_pgbg.owner()) AND settled_as = ANY(%(reasons)s::text[])

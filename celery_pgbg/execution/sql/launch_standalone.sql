@@ -1,6 +1,6 @@
 -- Launch a statement that stands alone, on a launcher session that has no other handle. It inherits the settings, which are
 -- set before in the same statement: limits of idle time or of transactions among them would end the launching session.
--- Its queue, in bytes, has room for what VERBOSE says of many tables.
+-- Its queue, in bytes, has room for the messages of VERBOSE about many tables.
 SELECT launched.pid, launched.cookie
 FROM (
     SELECT 1048576 + (0 * count(set_config(key, value, true))::integer)

@@ -1,4 +1,4 @@
--- Tasks whose latest attempt failed within the last so many milliseconds, the latest failure first. Any session.
+-- Tasks whose latest attempt failed within the given milliseconds, the latest failure first. Any session.
 SELECT
     outcome.task_id, outcome.attempt, execution.task_name, execution.nodename, execution.launches,
     outcome.finished_at, outcome.sqlstate, outcome.message,

@@ -1,6 +1,5 @@
--- Executions that run, and up to so many that ended within the last so many milliseconds, before a moment where one is
--- given: those that run first, the oldest first, then the ended ones, the latest first. Reads no more records
--- than it shows, by index. Any session.
+-- Executions that run, the oldest first; then those that ended within the given milliseconds and, if a moment is given,
+-- before it, the latest first, up to a limit. Reads no more records than it shows, by index. Any session.
 WITH live AS MATERIALIZED (
     SELECT task_id, attempt, owner, pid, state FROM celery_pgbg.live_attempts()
 ), span AS MATERIALIZED (
@@ -13,7 +12,7 @@ WITH live AS MATERIALIZED (
     ORDER BY finished_at DESC
     LIMIT %(ended_limit)s::bigint
 ), edge AS MATERIALIZED (
-    -- what was launched before the last one that is shown is not shown either, so it need not be looked at
+    -- executions launched before the last one shown are not shown either, so they need not be read
     SELECT
         CASE
             WHEN (SELECT count(*) FROM ended) < %(ended_limit)s::bigint THEN span.since
@@ -29,7 +28,7 @@ WITH live AS MATERIALIZED (
     (
         SELECT recent.task_id, recent.attempt, recent.owner
         FROM (
-            -- first those of that time, by index, then the few of them without an outcome
+            -- first all of that time, by index, then the few of them without an outcome
             SELECT task_id, attempt, owner, launched_at FROM celery_pgbg.execution
             WHERE launched_at > (SELECT since FROM edge) AND launched_at < (SELECT before FROM edge)
             OFFSET 0
@@ -46,7 +45,7 @@ WITH live AS MATERIALIZED (
 )
 SELECT
     execution.task_id, execution.attempt, execution.task_name, execution.atomic,
-    -- an order that was placed has none before it has been taken
+    -- a placed order has no PID before it is taken
     CASE WHEN execution.pid = 0 THEN coalesce(live.pid, outcome.pid, 0) ELSE execution.pid END AS pid, execution.cookie,
     execution.nodename, execution.launched_at, execution.launches,
     CASE
@@ -61,7 +60,7 @@ SELECT
         WHEN live.state IS NOT NULL THEN 'starting'
         ELSE 'gone'
     END AS state,
-    -- unknown of what is gone: nothing says when it ended
+    -- unknown in the state gone, because nothing records that end
     CASE
         WHEN outcome.task_id IS NOT NULL OR live.state IS NOT NULL
         THEN extract(epoch FROM coalesce(outcome.finished_at, clock_timestamp()) - execution.launched_at)::float8

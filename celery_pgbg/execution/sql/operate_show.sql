@@ -1,8 +1,8 @@
--- All attempts of a task, with what each left behind and, of one that runs, what the server shows. Any session.
+-- All attempts of a task, with the outcome of each and, of a running one, what the server shows. Any session.
 SELECT
     coalesce(execution.attempt, outcome.attempt) AS attempt,
     execution.task_name, execution.atomic,
-    -- an order that was placed has none before it has been taken
+    -- a placed order has no PID before it is taken
     CASE WHEN execution.pid = 0 THEN coalesce(live.pid, outcome.pid, 0) ELSE execution.pid END AS pid, execution.cookie, execution.nodename,
     execution.application_name, execution.launched_by, execution.launched_at, execution.launches,
     CASE

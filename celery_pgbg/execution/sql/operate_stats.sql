@@ -1,4 +1,4 @@
--- How often each task ran, failed and how long it took, of the last so many milliseconds.
+-- How often each task ran and failed, and how long it took, within the given milliseconds.
 SELECT
     execution.task_name,
     count(*) AS runs,

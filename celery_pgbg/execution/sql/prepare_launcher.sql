@@ -1,6 +1,6 @@
--- Set up a launching session: as many handles as pg_background allows, and no messages, which nobody reads; its
--- workers inherit that. Returns whether workers may be reused: a time limit of a statement would be one of a
--- worker's whole life.
+-- Set up a launching session: as many handles as pg_background allows, and no messages, because no code reads them; its
+-- background workers inherit that. Returns whether they may be reused: a time limit of statements would limit the whole
+-- life of a reused one.
 SELECT
     pg_size_bytes(CASE
         WHEN current_setting('pg_background.default_queue_size', true) <> ''
@@ -14,5 +14,5 @@ SELECT
     -- see earlier_delivery
     set_config('celery_pgbg.max_launches', coalesce(%(max_launches)s::text, ''), false),
     set_config('client_min_messages', 'error', false),
-    -- off would refuse us our own tables
+    -- with off the server would refuse our own tables
     set_config('row_security', 'on', false)

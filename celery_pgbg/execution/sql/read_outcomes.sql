@@ -1,5 +1,5 @@
--- The outcomes of some attempts, those that have one. Looked up one by one (OFFSET 0), also by a plan that was made while the
--- table was empty: planned as a join, it would read the whole table from then on.
+-- The outcomes of some attempts. OFFSET 0 lets the server look them up one by one, even with a plan made while the table was
+-- empty: such a plan as a join would read the whole table from then on.
 SELECT
     outcome.task_id, outcome.attempt, outcome.pid, succeeded, returns, row_count, command_tag,
     column_names, column_types, row_texts, sqlstate, message, error_fields, settled_as, task_meta

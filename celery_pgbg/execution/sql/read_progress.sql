@@ -1,5 +1,5 @@
--- How far some attempts have come, those of which anything is known: what their statements have reported, else what
--- the server says of VACUUM, CREATE INDEX and their like, else what is on record.
+-- The progress of some attempts, if known: the report of the statement, else the server's progress of VACUUM, CREATE INDEX
+-- and the like, else the recorded progress.
 --
 -- A report is an advisory lock of the background worker's session, see report_progress: every session sees it at
 -- once, whatever has committed. Any session.
@@ -37,7 +37,7 @@ SELECT
         ELSE execution.progress_percent::bigint
     END AS percent,
     CASE
-        -- the words that came with it, once the launching session has put them on record
+        -- the message of this report, once the launching session has recorded it
         WHEN reported.percent <> execution.progress_percent::bigint THEN NULL
         WHEN reported.percent IS NOT NULL AND execution.progress_percent IS NULL THEN NULL
         WHEN reported.percent IS NOT NULL THEN execution.progress_message

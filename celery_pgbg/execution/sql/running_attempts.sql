@@ -1,5 +1,4 @@
--- Of some attempts, those that run; one launched a moment ago counts too, unless it is known to have shown itself.
--- Any session.
+-- Which of some attempts run; one launched a moment ago counts too, unless its process was seen before. Any session.
 SELECT live.task_id, live.attempt
 FROM celery_pgbg.live_attempts() AS live
 JOIN ROWS FROM (unnest(%(task_ids)s::text[]), unnest(%(attempts)s::integer[])) AS wanted (task_id, attempt)
