@@ -42,7 +42,8 @@ class BatchedSQLTask(SQLTask):
     max_batch_rows: ClassVar[int] = 100_000
     #: The next batch waits while the slowest standby is more than these seconds behind. None: no check.
     max_replication_lag: ClassVar[float | None] = None
-    #: Whether batches get smaller and are followed by pauses while other sessions wait for their locks.
+    #: Whether batches get smaller and are followed by pauses, 5 seconds at most, while other sessions wait for their
+    #: locks.
     yields_to_waiters: ClassVar[bool] = True
     #: A condition in SQL; the next batch waits while it is true. None: no condition.
     wait_while: ClassVar[str | None] = None

@@ -103,7 +103,7 @@ class Rhythm:
         start = self._turns % len(items) if items else 0
         return items[start:] + items[:start]
 
-    # --- being told ------------------------------------------------------------------------------------
+    # --- notifications ---------------------------------------------------------------------------------
 
     def ring(self) -> None:
         """Look at once."""

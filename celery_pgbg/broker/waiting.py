@@ -32,7 +32,7 @@ class Waiting:
         return -1 if self._ends is None else self._ends[0].fileno()
 
     def wake(self) -> None:
-        """Wake all who wait, and the event loop."""
+        """Wake all waiting threads, and the event loop."""
         with self._arrived:
             self._arrived.notify_all()
             if self._ends is not None:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 #: Whether it was logged that ``idle_session_timeout`` is set.
-_told_of_idle_ends: list[bool] = []
+_logged_idle_limit: list[bool] = []
 
 #: The beginning of libpq's message about an unknown parameter of a DSN.
 _NAMES_A_PARAMETER = ("invalid connection option", "invalid URI query parameter")
@@ -152,8 +152,8 @@ def abandon(session: Session) -> None:
 def stay_idle(session: Session) -> None:
     """Protect a waiting session from ``idle_session_timeout``; logged once."""
     row = session.execute(queries.query("stay_idle")).fetchone()
-    if row and not _told_of_idle_ends:
-        _told_of_idle_ends.append(True)
+    if row and not _logged_idle_limit:
+        _logged_idle_limit.append(True)
         logger.info("idle_session_timeout is %s: sessions that listen or launch turn it off for themselves", row[0])
 
 

@@ -112,8 +112,8 @@ class Broker(ABC):
         while not (self._answers(port) and self._pid()):
             if time.monotonic() > deadline:
                 log = self._folder / "log"
-                told = log.read_text(errors="replace")[-1000:] if log.exists() else ""
-                raise DevServerError(f"{self.kind} does not start:\n{told}")
+                output = log.read_text(errors="replace")[-1000:] if log.exists() else ""
+                raise DevServerError(f"{self.kind} does not start:\n{output}")
             time.sleep(0.05)
 
     def _port(self) -> int | None:

@@ -129,8 +129,8 @@ class Cluster:
         try:
             installation.run("pg_ctl", "start", "--wait", *places)
         except DevServerError as exc:
-            told = self.log.read_bytes()[begin:][-2000:].decode(errors="replace")
-            raise DevServerError(f"PostgreSQL does not start\n{exc}\n{told}") from exc
+            output = self.log.read_bytes()[begin:][-2000:].decode(errors="replace")
+            raise DevServerError(f"PostgreSQL does not start\n{exc}\n{output}") from exc
 
     def stop(self, installation: Installation, mode: str) -> None:
         """Stop the postmaster if it lives: ``fast`` in order, ``immediate`` like a crash."""

@@ -71,9 +71,9 @@ class Installation:
         # Output goes to a pipe that the server must not inherit, or reading it would never end.
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd="/")
         if done.returncode:
-            told = done.stderr.strip() or done.stdout.strip()
-            hint = f"\n{_UNREACHABLE}" if "Permission denied" in told else ""
-            raise DevServerError(f"{program} failed: {told}{hint}")
+            output = done.stderr.strip() or done.stdout.strip()
+            hint = f"\n{_UNREACHABLE}" if "Permission denied" in output else ""
+            raise DevServerError(f"{program} failed: {output}{hint}")
 
 
 def _chroot() -> str:

@@ -73,8 +73,8 @@ def _ensure_mmdebstrap(say: Say) -> None:
     say("installing mmdebstrap")
     if _apt_get("install", "--yes", "--no-install-recommends", "mmdebstrap"):
         _apt_get("update")
-        if told := _apt_get("install", "--yes", "--no-install-recommends", "mmdebstrap"):
-            raise DevServerError(f"mmdebstrap cannot be installed: {told}\n{THREE_WAYS}")
+        if output := _apt_get("install", "--yes", "--no-install-recommends", "mmdebstrap"):
+            raise DevServerError(f"mmdebstrap cannot be installed: {output}\n{THREE_WAYS}")
 
 
 def _apt_get(*arguments: str) -> str:

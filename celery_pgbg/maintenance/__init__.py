@@ -1,9 +1,9 @@
 """SQL tasks for the upkeep of a database, ready for ``celery beat``.
 
-Import this module where Celery workers and beat see it, for example with ``app.conf.imports``. They run in the
+Import this module where Celery workers and beat see it, for example with ``app.conf.imports``. The tasks run in the
 database of ``pgbg_dsn``, or of an alias that the call names: ``vacuum_due.delay(database="archive")``,
-``create_partitions.apply_async(args, pgbg={"database": "archive"})``; They have the role of that DSN, which must own
-the tables and indexes.
+``create_partitions.apply_async(args, pgbg={"database": "archive"})``. They run with the role of that DSN, which must
+own the tables and indexes.
 
 Partitions and bloat have tools of their own: with pg_partman installed use ``run_partman`` instead of
 ``create_partitions`` and ``drop_partitions``; pg_repack is a program, not SQL.

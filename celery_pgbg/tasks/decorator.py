@@ -29,7 +29,8 @@ def _sql_task(
         options: all others.
 
     Raises:
-        TaskDefinitionError: the base is not one of ours, or the file cannot be read.
+        TaskDefinitionError: the base is not one of ours, both ``file`` and ``call`` are given, or the file cannot be
+            read.
     """
     options.setdefault("base", SQLTask)
     if not issubclass(options["base"], SQLTask):

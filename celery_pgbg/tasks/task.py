@@ -60,10 +60,10 @@ class SQLTask(Task):
     #: VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT inside.
     atomic: ClassVar[bool] = True
     #: For short tasks: whether the task may share a background worker, one task after another, which saves starting a
-    #: process. No effect with ``atomic=False`` or ``settings``.
+    #: process. No effect with ``atomic=False``, ``settings``, or ``pgbg_store_sql = False``.
     reuse: ClassVar[bool] = False
     #: Shape of the value: ``rows`` (list of dicts), ``row``, ``value`` or ``count``. None: rows if the statement
-    #: returns rows, else the count.
+    #: returns rows, else the count; with ``atomic=False`` the command tag, or rows with ``rows_as``.
     returns: ClassVar[Returns | None] = None
     #: A dataclass, NamedTuple, TypedDict or pydantic model, which ``get()`` and a direct call make of each row. None:
     #: dicts.
@@ -291,12 +291,12 @@ class SQLTask(Task):
         match interruption:
             case Interruption.SOFT_TIME_LIMIT:
                 if task_run:
-                    task_run.tell_timeout(soft=True)
+                    task_run.report_timeout(soft=True)
                 error = SoftTimeLimitExceeded(f"{self.name}: its statement was cancelled")
             case Interruption.HARD_TIME_LIMIT:
                 # The request stores the failure itself.
                 if task_run:
-                    task_run.tell_timeout(soft=False)
+                    task_run.report_timeout(soft=False)
                 error = Ignore()
             case Interruption.SHUTDOWN:
                 error = StatementLeft("cancelled by the shutdown of the Celery worker")

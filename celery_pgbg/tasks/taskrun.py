@@ -129,7 +129,7 @@ class TaskRun:
             self._accepted = True
         self._call_back("accept_callback", pid, time.monotonic())
 
-    def tell_timeout(self, soft: bool) -> None:
+    def report_timeout(self, soft: bool) -> None:
         """Report to the request that a time limit ended the statement."""
         self.accept(os.getpid())
         self._call_back("timeout_callback", soft, self._limit_seconds)
@@ -151,7 +151,7 @@ class TaskRun:
         return self.watch is not None and self.watch.interrupt(interruption)
 
     def time_out(self, soft: bool, seconds: float) -> None:
-        """A time limit was reached: cancel, and let ``tell_timeout`` follow once that has worked."""
+        """A time limit was reached: cancel, and call ``report_timeout`` once that has worked."""
         if self.interrupt(Interruption.SOFT_TIME_LIMIT if soft else Interruption.HARD_TIME_LIMIT):
             self._limit_seconds = seconds
 

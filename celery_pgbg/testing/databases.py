@@ -46,7 +46,7 @@ def as_url(dsn: str, **changes: str) -> str:
     parts = {key: str(value) for key, value in {**conninfo.conninfo_to_dict(dsn), **changes}.items()}
     user, password = (quote(parts.pop(key, ""), safe="") for key in ("user", "password"))
     host, port, dbname = parts.pop("host", ""), parts.pop("port", ""), quote(parts.pop("dbname", ""), safe="")
-    who = f"{user}{':' if password else ''}{password}@" if user else ""
+    login = f"{user}{':' if password else ''}{password}@" if user else ""
     # A folder of sockets has no place in the address.
     if "/" in host or "," in host or ":" in host:
         parts |= {"host": host}
@@ -55,4 +55,4 @@ def as_url(dsn: str, **changes: str) -> str:
     if port and not host:
         parts["port"] = port
     rest = "&".join(f"{key}={quote(value, safe='')}" for key, value in parts.items())
-    return f"postgresql://{who}{where}/{dbname}{'?' if rest else ''}{rest}"
+    return f"postgresql://{login}{where}/{dbname}{'?' if rest else ''}{rest}"

@@ -110,7 +110,7 @@ def is_batched(session: Session, task_id: str) -> bool:
 
 
 def _stop(session: Session, task_id: str, attempt: int, atomic: bool, owner_name: str | None) -> bool:
-    # With its rights only: what it has put on record may name a process of somebody else.
+    # Only with the rights of the owner, because its records may name processes of other roles.
     with acting_as(session, owner_name):
         if atomic:
             return stop_attempt(session, Attempt(task_id, attempt), "by hand") != "finished"

@@ -16,14 +16,14 @@ from celery_pgbg.outcomes import UNSEEN
 
 
 def settle_lost(session: Session, task_id: str | None = None) -> list[Attempt]:
-    """Give an outcome to statements that stood alone and whose worker and launching session are gone without one.
+    """Store the outcome ``lost`` for statements that stood alone, if background worker and launching session are gone.
 
     Args:
         session: any, in autocommit mode.
-        task_id: only those of this task.
+        task_id: only statements of this task; None: all.
 
     Returns:
-        Those that were settled.
+        The attempts that are settled now.
     """
     parameters = {"task_id": task_id, "message": UNSEEN}
     # Planned for the tables as they are now, see docs/decisions/101-*.md.
@@ -41,11 +41,11 @@ def terminate(session: Session, attempt: Attempt, although_finished: bool = Fals
 
     Args:
         session: in autocommit mode.
-        attempt: whose.
-        although_finished: also where the attempt has an outcome: our own cancel.
+        attempt: the attempt to stop.
+        although_finished: also if the attempt has an outcome: our own cancel.
 
     Returns:
-        False if there was no such worker.
+        False if there was no such background worker.
     """
     parameters = {**as_parameters(attempt), "although_finished": although_finished}
     row = session.execute(queries.query("terminate_execution"), parameters).fetchone()
@@ -65,8 +65,8 @@ def attempts_as_arrays(attempts: list[Attempt]) -> dict[str, ArrayText]:
 def read_outcomes(session: Session, attempts: list[Attempt]) -> list[StoredOutcome]:
     """Read the outcomes of those attempts that have one, on any session.
 
-    One that cannot be read is a failure that says so, and does not keep the others from being read: with text that
-    the server cannot send, as databases of the encoding SQL_ASCII may have, or written by somebody else.
+    An outcome that cannot be read becomes a failure with that message; the others are still read. Such an outcome has
+    text that the server cannot send, as in a database with the encoding SQL_ASCII, or another program wrote it.
     """
     try:
         with session.cursor(row_factory=class_row(StoredOutcome)) as cursor:

@@ -14,13 +14,13 @@ from celery_pgbg.execution.waiting.watches import Watches
 from celery_pgbg.settings import Settings
 from celery_pgbg.watch import Watch
 
-#: Launching sessions where no setting says how many.
+#: The largest number of launching sessions without a setting.
 MOST_LAUNCHERS = 16
 
-#: Statements in flight for each then: a session holds twice as many handles, and the shares are not even.
+#: Statements in flight for each of them: a session holds twice as many handles, and the shares are not even.
 _SHARE = 500
 
-#: After how long a call of a launcher looks as if it got no answer, in seconds. Most take milliseconds.
+#: A call of a launcher that takes longer counts as stalled, in seconds. Most take milliseconds.
 _LONG_CALL = 1.0
 
 
@@ -28,8 +28,8 @@ class Launchers(list[Launcher]):
     """The launching sessions of one runner; each is opened by the first call that needs it.
 
     Args:
-        launchers: all that there may be.
-        in_flight: tells how many statements there are; None: all launchers are always used.
+        launchers: all of them.
+        in_flight: returns the number of running statements; None: all launchers are always used.
     """
 
     def __init__(self, launchers: Iterable[Launcher], in_flight: Callable[[], int] | None = None) -> None:
@@ -38,11 +38,11 @@ class Launchers(list[Launcher]):
         self._next = itertools.count()
 
     def used(self) -> list[Launcher]:
-        """Those among which calls choose now."""
+        """The launchers among which calls choose now."""
         if self._in_flight is None:
             return self
         number = self._in_flight()
-        # A second one from the first statement on: the first may get no answer.
+        # Two from the first statement on, because one may stall.
         return self[: max(2, -(-number // _SHARE))]
 
     @property
@@ -51,7 +51,7 @@ class Launchers(list[Launcher]):
         return all(launcher.may_reuse for launcher in self)
 
     def in_turn(self) -> list[Launcher]:
-        """Those that are used, each time another first."""
+        """The used launchers, rotated by one each time."""
         used = self.used()
         first = next(self._next) % len(used)
         return used[first:] + used[:first]
@@ -61,7 +61,7 @@ class Launchers(list[Launcher]):
         return min(self.in_turn(), key=_busyness)
 
     def first_free(self) -> Launcher:
-        """The first that is free, for calls that are few: so no more sessions are opened than needed."""
+        """The first free launcher, for rare calls: so no more sessions are opened than needed."""
         return min(self.used(), key=_busyness)
 
 

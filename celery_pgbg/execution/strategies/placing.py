@@ -12,7 +12,7 @@ from celery_pgbg.orders import Order
 #: How long to gather orders for one call where background workers have enough to do, in seconds.
 GATHERING = 0.03
 
-#: While another thread sends: how long to wait for the result, in seconds. One is woken only for what it must know.
+#: While another thread sends: how long to wait for the result, in seconds. A wake-up comes only if it is needed.
 _PATIENCE = 0.05
 
 
@@ -23,13 +23,13 @@ class Placing:
     Attributes:
         order: what to run.
         entry: the wait for it.
-        pool: name of those background workers that may take it.
-        state: ``queued``; ``sent``, a thread is at it; ``failed``, see ``error``;
+        pool: names the background workers that may take it.
+        state: ``queued``; ``sent``, a thread is sending it; ``failed``, see ``error``;
             ``placed``; ``known``, it is known which background worker runs it.
-        error: what came of sending it, for the waiting thread.
+        error: the error of sending it, for the waiting thread.
         wants_worker: no background worker takes it, and the server has no slot for another.
-        next_look: when to look after it, of the monotonic clock.
-        gathers: its thread sends what has gathered, after a while.
+        next_look: the time of the next check, of the monotonic clock.
+        gathers: its thread sends all gathered orders, after a while.
     """
 
     order: Order

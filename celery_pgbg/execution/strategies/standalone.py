@@ -1,8 +1,8 @@
 """Statements that stand alone (``atomic=False``): VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT.
 
 They run at top level, with no gate and no wrapper. So each has its own launching session, where handles cannot be
-confused. Their end is found by polling, and their outcome is stored afterwards: if the Celery worker dies in between,
-nobody knows how far they came.
+confused. That session finds their end by polling, and stores their outcome afterwards: if the Celery worker dies in
+between, their effects are unknown.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.01, 0.5
 _PASSING = ("40P01", "55P03")
 
 #: Reading would hold a snapshot, and statements such as CREATE INDEX CONCURRENTLY wait for snapshots.
-_TOLD_TOO_MUCH = ErrorReport(
+_QUEUE_FULL = ErrorReport(
     "54000",
     "the statement was stopped: its rows and messages do not fit into the queue of its background worker",
     {
@@ -155,7 +155,7 @@ def _attend(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Endin
 
 
 def _may_build_again(order: Order, watch: Watch, ending: Ending) -> bool:
-    """Whether an index whose build failed is made again at once: not if somebody has stopped the build."""
+    """Whether an index whose build failed is built again at once: not if the build was stopped."""
     is_passing = isinstance(ending, Raised) and ending.report.sqlstate in _PASSING
     return order.retry_invalid and is_passing and watch.interruption is None
 
@@ -192,7 +192,7 @@ def _with_invalid_index(launcher: StandaloneLauncher, watch: Watch, ending: Endi
 
 def _launch(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
     try:
-        # Whoever stops it has left that as its outcome, and does not wait for us.
+        # A session that stops the attempt stores the stop as its outcome, and does not wait for us.
         while watch.interruption is None and launcher.stored_outcome() is None:
             if line.join(watch) and (handle := launcher.launch_now()):
                 return handle
@@ -242,7 +242,7 @@ def _named(
     if signalled:
         return Cancelled()
     if was_blocked:
-        return Raised(_TOLD_TOO_MUCH)
+        return Raised(_QUEUE_FULL)
     if isinstance(ending, Raised) and launcher.was_terminated(watch.attempt):
         return Lost(f"another delivery ended its background worker: {ending.report.message}; {UNKNOWN}", "unknown")
     return ending

@@ -217,8 +217,8 @@ def _conclude_after_another(entry: Entry, owner: Launcher, handle: Handle) -> No
     if owner.running([watch.attempt], was_seen=True):
         _give_up(entry, owner, handle)
         return
-    entry.absences += 1
-    if entry.absences > _SWEEPS_FOR_ANOTHER:
+    entry.unexplained_sweeps += 1
+    if entry.unexplained_sweeps > _SWEEPS_FOR_ANOTHER:
         report = owner.error_of(handle)
         why = report.message if report else "no error"
         watch.deliver(Lost(f"another session of ours ended its background worker: {why}"))

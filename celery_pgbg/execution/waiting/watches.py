@@ -26,6 +26,7 @@ class Entry:
         is_walk: whether it is a batched task, which another background worker can continue.
         may_run: whether the order was placed and may have been taken by a background worker.
         absences: number of sweeps in a row in which its background worker, launched by another session, was absent.
+        unexplained_sweeps: number of sweeps since another delivery ended its background worker, and stored no reason yet.
     """
 
     watch: Watch
@@ -33,6 +34,7 @@ class Entry:
     is_walk: bool = False
     may_run: bool = False
     absences: int = 0
+    unexplained_sweeps: int = 0
 
     @property
     def handle(self) -> Handle | None:
@@ -69,7 +71,7 @@ class Entry:
         """Forget the background worker, before another is launched."""
         self.watch.handle = None
         self.owner = None
-        self.absences = 0
+        self.absences = self.unexplained_sweeps = 0
 
 
 class Watches:

@@ -66,7 +66,7 @@ class PostgresContainer(CeleryTestContainer):
         return {_PORT: None}
 
     def ready(self) -> bool:
-        """Whether it accepts connections; the image starts PostgreSQL twice, so its log does not tell."""
+        """Whether it accepts connections; the image starts PostgreSQL twice, so its log does not show that."""
         if not super().ready():
             return False
         try:
