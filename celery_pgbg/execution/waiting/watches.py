@@ -26,7 +26,7 @@ class Entry:
         is_walk: whether it is a batched task, which another background worker can continue.
         may_run: whether the order was placed and may have been taken by a background worker.
         absences: number of sweeps in a row in which its background worker, launched by another session, was absent.
-        unexplained_sweeps: number of sweeps since another delivery ended its background worker, and stored no reason yet.
+        unexplained_sweeps: number of sweeps since another delivery ended its background worker without storing why.
     """
 
     watch: Watch
