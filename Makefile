@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages server stop test translated tox contract oldest brief-soak lint lint-ruff lint-pyright lint-mypy lint-imports lint-bandit audit docs changelog demo bench soak clean
+.PHONY: help venv packages server stop conformance test translated tox contract oldest brief-soak lint lint-ruff lint-pyright lint-mypy lint-imports lint-bandit audit docs changelog demo bench soak clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ demo: venv  ## Show it: real flights, a roll-up, a revoke; starts and stops all 
 # ours to mend, and one looks at a background worker that may have no name yet: what fails is run again.
 CONFORMANCE := $(wildcard ../shared/conformance/test_*.py)
 
+conformance: venv  ## Look whether the server behaves as ../shared says, if that is there
+ifneq ($(CONFORMANCE),)
+	PGBG_CONFORMANCE_DSN="$$($(BIN)/python -m celery_pgbg.devserver start)" \
+		$(BIN)/python -m pytest -q -c /dev/null -p no:cacheprovider --reruns 2 $(CONFORMANCE)
+endif
+
 packages:  ## As root on Debian: install what tests need besides PostgreSQL (.ci/packages.txt)
 	@.ci/packages
 
@@ -38,10 +44,6 @@ CORE := tests/integration/test_runner.py tests/integration/test_stopping.py test
 	tests/acceptance/test_tasks.py tests/acceptance/test_revoke.py
 
 test: venv packages  ## Run all tests; installs and starts what they need, and prints what it skips and why
-ifneq ($(CONFORMANCE),)
-	PGBG_CONFORMANCE_DSN="$$($(BIN)/python -m celery_pgbg.devserver start)" \
-		$(BIN)/python -m pytest -q -c /dev/null -p no:cacheprovider --reruns 2 $(CONFORMANCE)
-endif
 	.ci/tests --numprocesses 4 --dist loadfile
 	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.8 $(CORE)
 	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.6 tests/integration/test_runner.py
