@@ -392,7 +392,8 @@ def test_a_rolled_back_launch_runs_nothing(runner: Runner, database: Any, table:
 
 
 def test_a_connection_with_a_statement_timeout_does_not_reuse(dsn: str) -> None:
-    limited = url_of(dsn) + "?options=-c%20statement_timeout%3D300"
+    # Enough for a new background worker on a busy machine.
+    limited = url_of(dsn) + "?options=-c%20statement_timeout%3D3000"
     runner = Runner(limited, read_settings({"pgbg_dsn": limited}))
     try:
         pids = {reused(runner, "SELECT pg_backend_pid()") for _ in range(4)}

@@ -397,8 +397,9 @@ def test_a_worker_ended_with_its_launching_session_is_lost(
 ) -> None:
     runner = new_runner(pgbg_launchers=1, pgbg_sweep_interval=0.2, pgbg_max_launches=1)
     asked = order(f"INSERT INTO {table} VALUES ('x'); SELECT pg_sleep(60)")
-    _, thread, endings = in_background(runner, asked)
-    [pid] = eventually("it runs", lambda: running(database, asked.attempt.task_id))
+    watch, thread, endings = in_background(runner, asked)
+    # Its process is there before its launch has returned; a launch that is ended with its session is no loss.
+    pid = eventually("it was launched", lambda: watch.pid)
     launcher = runner.launchers[0].backend_pid
     database.execute("SELECT pg_terminate_backend(pid, 10000) FROM unnest(%s) AS pid", [[launcher, pid]])
     thread.join(60)
