@@ -28,6 +28,8 @@ def main() -> None:
     chosen = options.only or NAMES
     lines: list[measures.Line] = []
     console = Console(width=130)
+    if options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
     with servers.database() as dsn, servers.broker() as redis_url, console.status("measuring") as status:
         for name in chosen:
             status.update(f"measuring {name}")

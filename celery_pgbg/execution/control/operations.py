@@ -50,7 +50,7 @@ def executions(
     limit = _ALL if ended_limit is None else ended_limit + 1
     parameters = {"ended_ms": round(ended_seconds * 1000), "ended_limit": limit, "before": before}
     rows = _rows(session, "operate_ps", parameters)
-    running = sum(row["state"] in ("running", "starting", "waiting") for row in rows)
+    running = sum(row["state"] in ("running", "starting", "waiting", "unknown") for row in rows)
     return [_with_statement(row) for row in rows[: running + limit]]
 
 
