@@ -13,10 +13,8 @@ from celery_pgbg.broker.channel import Channel
 from celery_pgbg.broker.connection import BrokerConnection
 from celery_pgbg.broker.declarations import EXCHANGE_TYPES
 from celery_pgbg.broker.manager import Management
-from celery_pgbg.broker.outlet import together
 from celery_pgbg.broker.station import station_of
 from celery_pgbg.broker.urls import address_of, describe
-from celery_pgbg.celery_patches.canvas import send_groups_within
 from celery_pgbg.celery_patches.transports import admit
 from celery_pgbg.errors import SessionLost
 
@@ -48,7 +46,6 @@ class Transport(base.Transport):
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
         admit(DRIVER_TYPE)
-        send_groups_within(together)
 
     def driver_version(self) -> str:
         """The version of psycopg."""

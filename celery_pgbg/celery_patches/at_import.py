@@ -19,6 +19,8 @@ def change_celery() -> None:
     when_imported("celery.app.utils", _hide_passwords)
     when_imported("kombu.utils.json", _register_json_types)
     when_imported("billiard.pool", _read_counters_without_lock)
+    # Before there is any connection: the first thing that a process sends may be a group.
+    when_imported("celery.canvas", _send_groups_together)
 
 
 def _hide_passwords() -> None:
@@ -37,3 +39,9 @@ def _read_counters_without_lock() -> None:
     from celery_pgbg.celery_patches.prefork import read_counters_without_lock
 
     read_counters_without_lock()
+
+
+def _send_groups_together() -> None:
+    from celery_pgbg.celery_patches.canvas import send_groups_within
+
+    send_groups_within("celery_pgbg.broker.outlet:together")

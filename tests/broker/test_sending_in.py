@@ -101,6 +101,31 @@ def counts(server: Any) -> tuple[int, int]:
     return row
 
 
+#: A process whose first act is to send a group; the name of a database comes as its argument.
+FIRST_GROUP = """
+import contextlib, sys
+import psycopg
+from celery import Celery, group
+import celery_pgbg
+
+app = Celery("shop", broker="pgbg://", backend="pgbg://")
+app.conf.pgbg_dsn = sys.argv[1]
+members = group(app.signature("shop.ship", (number,)) for number in range(40))
+if sys.argv[2] == "alone":
+    members.apply_async()
+else:
+    with psycopg.connect(sys.argv[1]) as connection, celery_pgbg.sending_in(connection):
+        members.apply_async()
+"""
+
+
+@pytest.mark.parametrize("how", ["alone", "in a transaction"])
+def test_the_first_group_of_a_process_is_sent_together(broker_dsn: str, server: Any, how: str) -> None:
+    subprocess.run([sys.executable, "-c", FIRST_GROUP, broker_dsn, how], check=True, timeout=60)
+    query = "SELECT count(*), count(DISTINCT xmin::text) FROM celery_pgbg.message"
+    assert server.execute(query).fetchone() == (40, 1)
+
+
 @pytest.mark.parametrize("kind", CONNECTIONS)
 def test_messages_commit_and_roll_back_with_the_caller(app: Celery, broker_dsn: str, server: Any, kind: str) -> None:
     ship = app.tasks["shop.ship"]
