@@ -65,7 +65,7 @@ class Runner:
             means.standalone,
         )
         self._listener = Listener(self._opener("listener"), self.watches, self.line.nudge_soon)
-        self._sweeper = Sweeper(self.launchers, self.watches, settings)
+        self._sweeper = Sweeper(self.launchers, self.launchers.likely_free, self.watches, settings)
         self._started = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -174,7 +174,7 @@ class Runner:
         try:
             if self.stop(order.attempt, "broken off") != "finished":
                 return None
-            for outcome in self.launchers[0].read_outcomes([order.attempt]):
+            for outcome in self.launchers.likely_free().read_outcomes([order.attempt]):
                 deliver(watch, outcome)
         except (PgbgError, psycopg.Error) as exc:
             logger.error("%s: its statement could not be stopped, and runs on: %s", order.attempt, exc)

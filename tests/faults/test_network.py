@@ -16,10 +16,11 @@ from celery_pgbg.devserver.ports import LOOPBACK, free_port
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
-from celery_pgbg.outcomes import Cancelled, Detached, Lost, Returned
+from celery_pgbg.outcomes import Cancelled, Detached, Lost, Raised, Returned
 from celery_pgbg.settings import read_settings
 from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
+from tests.faults.moments import hold_in_gate
 from tests.fix_runner import in_background, order, run
 from tests.fix_server import url_of
 from tests.proxy import TcpProxy
@@ -146,6 +147,50 @@ def test_no_task_comes_to_a_launcher_that_gives_no_answer(
         statement.release()
         assert isinstance(statement.end(), Returned)
     assert effects(database, table) == ["x"] * len(statements)
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_tasks_that_wait_for_a_launcher_take_another_if_it_gives_no_answer(
+    proxy: TcpProxy, new_runner: Callable[..., Runner], table: str, database: Any, reuse: bool
+) -> None:
+    runner = new_runner(pgbg_launchers=2, pgbg_answer_timeout=3600, pgbg_sweep_interval=0.1)
+    assert isinstance(run(runner, order("SELECT 1", reuse=reuse)), Returned)
+    silent, other = runner.launchers
+    assert proxy.stall(LAUNCHER) == 1
+    eventually("it is in a call", lambda: silent.seconds_in_call > 0)
+    statements = [Statement(runner, database, table, reuse=reuse) for _ in range(4)]
+    with other._exclusive():
+        for statement in statements:
+            statement.start()
+        eventually("they have chosen what they wait for", lambda: silent.seconds_in_call > 0.8)
+    for statement in statements:
+        statement.wait_running()
+    proxy.resume()
+    for statement in statements:
+        statement.release()
+        assert isinstance(statement.end(), Returned)
+    assert effects(database, table) == ["x"] * len(statements)
+
+
+def test_a_launcher_that_gives_no_answer_does_not_hold_up_the_sweeps_of_others(
+    new_runner: Callable[..., Runner], table: str, database: Any
+) -> None:
+    runner = new_runner(pgbg_launchers=2, pgbg_answer_timeout=3600, pgbg_notify=False, pgbg_sweep_interval=0.2)
+    stuck = order("SELECT 1")
+    with psycopg.connect(database.info.dsn) as holder:
+        hold_in_gate(holder, stuck.attempt.task_id)
+        _, thread, endings = in_background(runner, stuck)
+        eventually("it is in a long call", lambda: runner.launchers[0].seconds_in_call > 1)
+        finished, ended = statements = [Statement(runner, database, table) for _ in range(2)]
+        for statement in statements:
+            statement.start()
+            statement.wait_running()
+        finished.release()
+        assert isinstance(finished.end(), Returned)
+        database.execute("SELECT pg_terminate_backend(%s)", [ended.watch.pid])
+        assert isinstance(ended.end(), Raised)
+    thread.join(60)
+    assert isinstance(endings[0], Returned)
 
 
 @pytest.mark.parametrize("reuse", [False, True])

@@ -54,5 +54,8 @@ def test_many_statements_are_shared_among_more_sessions() -> None:
     for number, sessions in ((0, 2), (1, 2), (2, 2), (1000, 2), (1001, 3), (4000, 8), (100_000, MOST_LAUNCHERS)):
         counted[0] = number
         assert len(launchers.used()) == sessions
-        chosen = {id(launchers.least_busy()) for _ in range(2 * MOST_LAUNCHERS)}
+        chosen = set()
+        for _ in range(2 * MOST_LAUNCHERS):
+            with launchers.least_busy() as launcher:
+                chosen.add(id(launcher))
         assert chosen == {id(launcher) for launcher in launchers[:sessions]}

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 #: pg_background's own upper bound for the handles of one session.
 SESSION_WORKER_LIMIT = 1000
 
+#: A call that takes longer counts as stalled, in seconds. Most take milliseconds.
+LONG_CALL = 1.0
+
 #: How long closing waits for a call in progress, in seconds.
 _CLOSE_SECONDS = 1.0
 
@@ -57,6 +60,7 @@ class LaunchingSession:
         self._capabilities: Capabilities | None = None
         self._lock = threading.RLock()
         self._in_call_since: float | None = None
+        self._is_lent = False
         #: Whether its background workers may run more than one task; True until it is known.
         self.may_reuse = True
         self._queue_bytes = 65536
@@ -88,6 +92,28 @@ class LaunchingSession:
         """Seconds that the present call has lasted; 0 without a call."""
         since = self._in_call_since
         return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread uses the session now."""
+        return self._is_lent or self._in_call_since is not None
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the present call takes so long that it may get no answer."""
+        return self.seconds_in_call > LONG_CALL
+
+    def take(self, seconds: float) -> bool:
+        """Reserve the session for this thread until ``give_back``. False if other threads use it for so long."""
+        if not self._lock.acquire(timeout=seconds):
+            return False
+        self._is_lent = True
+        return True
+
+    def give_back(self) -> None:
+        """Let other threads use the session again."""
+        self._is_lent = False
+        self._lock.release()
 
     def close(self) -> None:
         """End the session for good. Its background workers run on; their handles are gone.

@@ -104,7 +104,8 @@ class InTransaction:
         """Whether the attempt may be launched again; a statement that crashes the server must not do so for ever."""
         limit = self.means.settings.max_launches
         try:
-            launches = self.means.launchers[0].count_launches(order)
+            with self.means.launchers.first_free() as launcher:
+                launches = launcher.count_launches(order)
         except (psycopg.Error, PgbgError) as exc:
             logger.warning("%s: its launches cannot be counted: %s", order.attempt, exc)
             return lost
@@ -121,9 +122,9 @@ class InTransaction:
                 if not self.means.line.join(watch):
                     self.means.line.wait(watch)
                     continue
-                launcher = self.means.launchers.least_busy()
                 try:
-                    launch = launcher.launch(order)
+                    with self.means.launchers.least_busy() as launcher:
+                        launch = launcher.launch(order)
                 except (SessionLost, errors.SerializationFailure, errors.DeadlockDetected) as exc:
                     seconds = backoff.next()
                     logger.warning("%s cannot be launched, trying again in %.1f s: %s", order.attempt, seconds, exc)
@@ -216,12 +217,12 @@ class InTransaction:
 
         An outcome that has come since stands.
         """
-        launcher = self.means.launchers[0]
         try:
-            if not launcher.settle_revoke(watch.attempt):
-                watch.start_over()
-                for outcome in launcher.read_outcomes([watch.attempt]):
-                    deliver(watch, outcome)
+            with self.means.launchers.first_free() as launcher:
+                if not launcher.settle_revoke(watch.attempt):
+                    watch.start_over()
+                    for outcome in launcher.read_outcomes([watch.attempt]):
+                        deliver(watch, outcome)
         except (psycopg.Error, PgbgError) as exc:
             logger.warning("%s: its revoke cannot be recorded: %s", watch.attempt, exc)
         return watch.ending or Cancelled()
@@ -232,14 +233,16 @@ class InTransaction:
         It is launched again at once, as often as there are deploys or time limits.
         """
         try:
-            self.means.launchers[0].forgive_launches(order.attempt)
+            with self.means.launchers.first_free() as launcher:
+                launcher.forgive_launches(order.attempt)
         except (psycopg.Error, PgbgError) as exc:
             logger.warning("%s: its launch cannot be forgiven, and counts as a lost one: %s", order.attempt, exc)
 
     def _is_out_of_sight(self, order: Order) -> bool:
         """Whether the background worker is gone, without our schema or the extension."""
         try:
-            return not self.means.launchers[0].shows(order.attempt)
+            with self.means.launchers.first_free() as launcher:
+                return not launcher.shows(order.attempt)
         except (psycopg.Error, PgbgError):
             return False
 
@@ -249,7 +252,8 @@ class InTransaction:
             owner, handle = held
             if owner.cancel(attempt, handle):
                 return True
-        return self.means.launchers[0].terminate(attempt)
+        with self.means.launchers.first_free() as launcher:
+            return launcher.terminate(attempt)
 
     def _is_gone(self, entry: Entry, was_seen: bool) -> bool:
         if (held := entry.held) is not None:
@@ -258,10 +262,11 @@ class InTransaction:
             if state is not None:
                 return state == "stopped"
             entry.disown()
-        return entry.watch.attempt not in self.means.launchers[0].running([entry.watch.attempt], was_seen)
+        with self.means.launchers.first_free() as launcher:
+            return not launcher.running([entry.watch.attempt], was_seen)
 
     def _launcher_of(self, entry: Entry) -> Launcher:
-        return entry.owner or self.means.launchers[0]
+        return entry.owner or self.means.launchers.likely_free()
 
 
 def _start_over(entry: Entry) -> None:

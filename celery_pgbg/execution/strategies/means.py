@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.execution.launching.launcher import Launcher
+from celery_pgbg.execution.launching.launching_session import LONG_CALL
 from celery_pgbg.execution.strategies.counts import Counts
 from celery_pgbg.execution.waiting.slots import SlotLine
 from celery_pgbg.execution.waiting.watches import Watches
@@ -19,9 +21,6 @@ MOST_LAUNCHERS = 16
 
 #: Statements in flight for each of them: a session holds twice as many handles, and the shares are not even.
 _SHARE = 500
-
-#: A call of a launcher that takes longer counts as stalled, in seconds. Most take milliseconds.
-_LONG_CALL = 1.0
 
 
 class Launchers(list[Launcher]):
@@ -56,19 +55,40 @@ class Launchers(list[Launcher]):
         first = next(self._next) % len(used)
         return used[first:] + used[:first]
 
-    def least_busy(self) -> Launcher:
-        """A free launcher, else one that may be free soon."""
-        return min(self.in_turn(), key=_busyness)
+    @contextmanager
+    def least_busy(self) -> Iterator[Launcher]:
+        """Reserve a free launcher, or wait for one."""
+        with _reserved(self.in_turn) as launcher:
+            yield launcher
 
-    def first_free(self) -> Launcher:
-        """The first free launcher, for rare calls: so no more sessions are opened than needed."""
+    @contextmanager
+    def first_free(self) -> Iterator[Launcher]:
+        """Reserve the first free launcher, for rare calls: so no more sessions are opened than needed."""
+        with _reserved(self.used) as launcher:
+            yield launcher
+
+    def likely_free(self) -> Launcher:
+        """The first free launcher without a reservation, for a thread that needs another launcher meanwhile."""
         return min(self.used(), key=_busyness)
+
+
+@contextmanager
+def _reserved(among: Callable[[], list[Launcher]]) -> Iterator[Launcher]:
+    """Reserve the least busy launcher; the thread must not wait for another one meanwhile.
+
+    The call of another thread may stall: then another launcher is chosen.
+    """
+    while not (launcher := min(among(), key=_busyness)).take(LONG_CALL):
+        pass
+    try:
+        yield launcher
+    finally:
+        launcher.give_back()
 
 
 def _busyness(launcher: Launcher) -> int:
     """0 for a free launcher, 1 for a launcher in a call, 2 for a stalled call."""
-    seconds = launcher.seconds_in_call
-    return (seconds > 0) + (seconds > _LONG_CALL)
+    return launcher.is_busy + launcher.is_stalled
 
 
 @dataclass

@@ -170,7 +170,10 @@ class Placer:
             next_one.wake()
 
     def _send(self, batch: list[Placing]) -> None:
-        launcher = self.means.launchers.first_free()
+        with self.means.launchers.first_free() as launcher:
+            self._send_by(launcher, batch)
+
+    def _send_by(self, launcher: Launcher, batch: list[Placing]) -> None:
         results = launcher.place([(placing.pool, placing.order) for placing in batch])
         # Only now is it known that the server accepts us.
         self.means.start()
@@ -210,10 +213,11 @@ class Placer:
 
     def launch(self, pool: str, launcher: Launcher | None = None) -> bool:
         """Launch another background worker for a pool, if the line for slots is empty. False if no slot is free."""
-        if launcher is not None and len(self.means.line):
-            is_launched = False
+        if launcher is None:
+            with self.means.launchers.first_free() as free:
+                is_launched = free.launch_reusable(pool) is not None
         else:
-            is_launched = (launcher or self.means.launchers.first_free()).launch_reusable(pool) is not None
+            is_launched = not len(self.means.line) and launcher.launch_reusable(pool) is not None
         if not is_launched:
             with self._lock:
                 waiting = [placing for placing in self._placed if placing.pool == pool]
@@ -247,9 +251,9 @@ class Placer:
             self._is_looking, self._last_look = True, now
             placed = list(self._placed)
         try:
-            launcher = self.means.launchers.first_free()
-            sights = launcher.look([(one.pool, one.entry.watch.attempt) for one in placed])
-            self._see(launcher, dict(zip(placed, sights, strict=True)))
+            with self.means.launchers.first_free() as launcher:
+                sights = launcher.look([(one.pool, one.entry.watch.attempt) for one in placed])
+                self._see(launcher, dict(zip(placed, sights, strict=True)))
         finally:
             self._is_looking = False
 

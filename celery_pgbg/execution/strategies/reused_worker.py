@@ -70,7 +70,8 @@ class ReusedWorker(InTransaction):
 
     def _signal(self, entry: Entry) -> bool:
         """Stop it through its row: the background worker of the handle may already run another order."""
-        return self.means.launchers[0].terminate(entry.watch.attempt)
+        with self.means.launchers.first_free() as launcher:
+            return launcher.terminate(entry.watch.attempt)
 
     def _go_on(self, placing: Placing, backoff: Backoff) -> None:
         """The work of a waiting thread that wakes without an end, or whose time is over."""
@@ -111,7 +112,8 @@ class ReusedWorker(InTransaction):
         elif error is not None:
             if placing.entry.may_run:
                 # It was placed, but no background worker could be launched.
-                self.means.launchers[0].terminate(watch.attempt)
+                with self.means.launchers.first_free() as launcher:
+                    launcher.terminate(watch.attempt)
             if not isinstance(error, psycopg.Error):
                 raise error
             watch.deliver(Raised(from_exception(error)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import psycopg
 
@@ -46,13 +47,17 @@ class Sweeper(LastingThread):
 
     Args:
         launchers: the sessions with the handles.
+        choose: returns a launcher that is likely free, for calls that every launcher answers.
         watches: what is waited for.
         settings: ``sweep_interval``, ``poll_interval``, ``notify``, ``outcome_expires``.
     """
 
-    def __init__(self, launchers: list[Launcher], watches: Watches, settings: Settings) -> None:
+    def __init__(
+        self, launchers: list[Launcher], choose: Callable[[], Launcher], watches: Watches, settings: Settings
+    ) -> None:
         super().__init__("pgbg-sweeper", self._sweep_at_intervals)
         self._launchers = launchers
+        self._choose = choose
         self._watches = watches
         self._settings = settings
         self._wake = threading.Event()
@@ -86,15 +91,17 @@ class Sweeper(LastingThread):
         now = time.monotonic()
         attempts = self._watches.attempts()
         if attempts:
-            self._watches.deliver(self._launchers[0].read_outcomes(attempts))
+            self._watches.deliver(self._choose().read_outcomes(attempts))
         if now - self._last_sweep < self._settings.sweep_interval:
             return
         self._last_sweep = now
         for launcher in self._launchers:
-            self._sweep(launcher)
+            # A stalled call must not hold up the ends that other launchers know.
+            if not launcher.is_stalled:
+                self._sweep(launcher)
         self._sweep_attached()
         self._settle_lost()
-        sweep_progress(self._launchers[0], [entry for entry in self._watches.entries() if entry.handle])
+        sweep_progress(self._choose(), [entry for entry in self._watches.entries() if entry.handle])
         self._delete_expired(now)
 
     def _delete_expired(self, now: float) -> None:
@@ -104,13 +111,13 @@ class Sweeper(LastingThread):
             self._last_delete = now
             self._expiry = Expiry(expires, _DELETED_AT_ONCE)
         expiry, self._expiry = self._expiry, None
-        if expiry is not None and self._launchers[0].delete_expired(expiry):
+        if expiry is not None and self._choose().delete_expired(expiry):
             self._expiry = expiry
 
     def _settle_lost(self) -> None:
         """Settle lost statements with ``atomic=False``, whichever Celery worker launched them."""
         if self._sweeps % _SWEEPS_BETWEEN_SETTLING == 0:
-            for attempt in self._launchers[0].settle_lost():
+            for attempt in self._choose().settle_lost():
                 logger.warning("%s: %s; no Celery worker waited for the task any more", attempt, UNSEEN)
         self._sweeps += 1
 
@@ -148,7 +155,7 @@ class Sweeper(LastingThread):
         attached = [entry for entry in self._watches.entries() if entry.owner is None and entry.handle]
         if not attached:
             return
-        launcher = self._launchers[0]
+        launcher = self._choose()
         running = launcher.running([entry.watch.attempt for entry in attached])
         for entry in attached:
             entry.absences = 0 if entry.watch.attempt in running else entry.absences + 1
