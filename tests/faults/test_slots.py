@@ -20,6 +20,7 @@ from tests.faults.held import Held
 from tests.faults.moments import prepare
 from tests.fix_celery import CeleryWorker, Shop
 from tests.fix_runner import in_background, order, run
+from tests.shapes import reshape
 from tests.waiting import eventually
 
 WAIT = 60
@@ -98,6 +99,20 @@ def test_a_celery_worker_with_much_to_do_does_not_starve_another(
     order_of_ends = finished_by(session)
     last_of_other = len(order_of_ends) - order_of_ends[::-1].index(other.workers[0].nodename)
     assert last_of_other < len(order_of_ends) - 10
+
+
+@pytest.mark.parametrize("how", [{}, {"reuse": True}, {"atomic": False}], ids=str)
+def test_handles_that_are_kept_for_safety_take_no_slot_from_a_task(
+    small_dsn: str, session: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture, how: dict[str, bool]
+) -> None:
+    if session.execute("SELECT to_regproc('pg_background_wait')").fetchone() != (None,):
+        reshape(session, "1.8")
+    asleep = "SELECT pg_background_launch_v2('SELECT pg_sleep(600)') FROM generate_series(2, %s)"
+    session.execute(asleep, [SLOTS])
+    runner = Runner(small_dsn, read_settings({}))
+    assert isinstance(run(runner, order("SELECT 1", **how)), Returned)
+    runner.close()
+    assert "no free background worker slot" not in caplog.text
 
 
 def test_the_oldest_goes_first(small_dsn: str, session: psycopg.Connection[Any]) -> None:

@@ -130,7 +130,8 @@ class StandaloneLauncher(StandaloneResults):
         self._make_safe(session, self.capabilities)
         query = queries.query("launch_standalone").format(**self._names("launch"))
         settings = {**self._order.settings, "application_name": self._order.application_name}
-        row = session.execute(query, {"statement": statement, "settings": json.dumps(settings)}).fetchone()
+        parameters = {"statement": statement, "settings": json.dumps(settings)}
+        row = self._after_kept(session, lambda: session.execute(query, parameters).fetchone())
         assert row is not None
         return Handle(row[0], row[1])
 

@@ -103,7 +103,7 @@ class Launcher(HandleSession):
         }
         try:
             self._make_safe(session, self.capabilities)
-            return fetch(session, kind, name, {**ours, **parameters})
+            return self._after_kept(session, lambda: fetch(session, kind, name, {**ours, **parameters}))
         except (errors.InsufficientResources, errors.ConfigurationLimitExceeded):
             self._dismiss_idle(session)
             self._detach_done(session)

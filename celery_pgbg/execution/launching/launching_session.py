@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 import psycopg
 from psycopg import errors
@@ -23,11 +25,16 @@ from celery_pgbg.handles import Handle
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: pg_background's own upper bound for the handles of one session.
 SESSION_WORKER_LIMIT = 1000
 
 #: A call that takes longer counts as stalled, in seconds. Most take milliseconds.
 LONG_CALL = 1.0
+
+#: How long a launch waits for the slot of a new kept handle, and the pause between two checks, in seconds.
+_SLOT_SECONDS, _SLOT_PAUSE = 1.0, 0.003
 
 #: How long closing waits for a call in progress, in seconds.
 _CLOSE_SECONDS = 1.0
@@ -65,6 +72,7 @@ class LaunchingSession:
         self.may_reuse = True
         self._queue_bytes = 65536
         self._kept: list[Handle] = []
+        self._kept_at = -math.inf
         self._inherits_handles = False
         self._closed = False
 
@@ -220,9 +228,10 @@ class LaunchingSession:
         if capabilities.keeps_a_handle:
             query = queries.query("keep_handle").format(launch_function=capabilities.identifier("launch"))
             while len(self._kept) < self._kept_handles:
-                row = session.execute(query).fetchone()
+                row = self._after_kept(session, lambda: session.execute(query).fetchone())
                 assert row is not None
                 self._kept.append(Handle(*row))
+                self._kept_at = time.monotonic()
         if self._inherits_handles:
             query = queries.query("detach_others").format(
                 detach_function=capabilities.identifier("detach"),
@@ -231,6 +240,34 @@ class LaunchingSession:
             )
             session.execute(query, {"kept_pids": [handle.pid for handle in self._kept]})
             self._inherits_handles = False
+
+    def _after_kept(self, session: Session, launch: Callable[[], T]) -> T:
+        """Launch. If the server has no free slot, and a kept handle is new: again after its background worker's end.
+
+        Otherwise the kept handle would cost the session the slot that was free, and the next might be another's.
+
+        Raises:
+            InsufficientResources: the server has no free slot.
+        """
+        try:
+            return launch()
+        except errors.InsufficientResources:
+            if not self._await_kept(session):
+                raise
+            return launch()
+
+    def _await_kept(self, session: Session) -> bool:
+        """Wait until new kept handles occupy no slot any more. False if there are none, or if it takes too long."""
+        query = queries.query("handles").format(
+            list_function=self.capabilities.identifier("list"), list_columns=self.capabilities.list_columns
+        )
+        while time.monotonic() < self._kept_at + _SLOT_SECONDS:
+            running = [Handle(pid, cookie) for pid, cookie, state in session.execute(query) if state == "running"]
+            # The slot of a stopped one is free again.
+            if not set(running) & set(self._kept):
+                return True
+            time.sleep(_SLOT_PAUSE)
+        return False
 
     def _without_kept(self, pid: int) -> None:
         """A launch got this PID: a kept handle with the same PID is gone, so another must be kept."""
