@@ -14,4 +14,4 @@ def query(name: str) -> sql.SQL:
 
 def text(name: str) -> str:
     """Read one statement as text, for connections of other libraries."""
-    return queries.text(name, package="celery_pgbg.broker")
+    return queries.statement(name, "celery_pgbg.broker")

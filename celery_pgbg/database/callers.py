@@ -70,7 +70,7 @@ class CallersTransaction:
             SendingFailed: it leads to another database.
         """
         if self._identity is None:
-            self._identity = tuple(self.fetch(queries.text("database_identity"), {})[0])
+            self._identity = tuple(self.fetch(queries.statement("database_identity"), {})[0])
         if self._identity != tuple(identity):
             raise SendingFailed(
                 f"sending_in: the connection leads to another database than {what}, "

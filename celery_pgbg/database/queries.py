@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 _DATABASE = "celery_pgbg.database"
+
+#: The description at the top of each file.
+_DESCRIPTION = re.compile(r"\A(?:\s+|--[^\n]*\n)+")
 
 
 @cache
@@ -36,10 +40,16 @@ def names(folder: str, package: str = _DATABASE) -> list[str]:
 
 
 @cache
+def statement(name: str, package: str = _DATABASE) -> LiteralString:
+    """Read one statement without its description. OpenTelemetry names the span of a statement by the first word."""
+    written = text(name, package=package)
+    return _DESCRIPTION.sub("", written)  # pyright: ignore[reportReturnType] - a part of the file
+
+
+@cache
 def query(name: str, package: str = _DATABASE) -> sql.SQL:
     """Read one statement as psycopg takes it, ready to ``format`` identifiers into; its names mean PostgreSQL's own."""
-    written = text(name, package=package)
-    return sql.SQL(_qualified(written))
+    return sql.SQL(_qualified(statement(name, package)))
 
 
 def _qualified(written: LiteralString) -> LiteralString:

@@ -193,7 +193,7 @@ class ResultStore:
         caller = callers_transaction()
         if caller is not None and name in _SENT:
             caller.require(self.where(), "the result backend")
-            caller.fetch(queries.text(name), parameters)
+            caller.fetch(queries.statement(name), parameters)
             return take(None)
 
         def work(session: Session) -> T:
