@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,9 +12,9 @@ from typing import Protocol
 
 from billiard.process import current_process
 from celery import Celery
-from psycopg import waiting
 
 from celery_pgbg.configuration import settings_of
+from celery_pgbg.database.greenlets import ADVICE, blocks_greenlets
 from celery_pgbg.errors import ConfigurationError
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.orders import Order
@@ -99,18 +98,9 @@ def _find_or_make(settings: Settings, dsn: str) -> Runner:
 
 
 def _check_cooperation() -> None:
-    """Refuse a configuration that would block every greenlet for ever.
-
-    psycopg yields to gevent by itself, and to eventlet if configured.
-
-    ``wait_selector`` would yield too, but psycopg 3.2's fails if an answer comes in parts.
-    """
-    patcher = sys.modules.get("eventlet.patcher")
-    if patcher and patcher.is_monkey_patched("select") and waiting.wait is not waiting.wait_select:
-        raise ConfigurationError(
-            "psycopg does not yield to eventlet by itself: start the Celery worker with "
-            "PSYCOPG_WAIT_FUNC=wait_select in its environment"
-        )
+    """Refuse a configuration that would block every greenlet for ever."""
+    if blocks_greenlets():
+        raise ConfigurationError(ADVICE)
 
 
 def name_this_worker(nodename: str) -> None:

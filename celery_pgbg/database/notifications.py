@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psycopg
 
 from celery_pgbg.database.backoff import Backoff
+from celery_pgbg.database.greenlets import ADVICE, blocks_greenlets
 from celery_pgbg.database.poolers import shares_sessions
 from celery_pgbg.database.sessions import Session, stay_idle
 from celery_pgbg.errors import PgbgError
@@ -113,6 +114,10 @@ class Notifications:
     # --- in the listening thread -----------------------------------------------------------------
 
     def _start(self) -> None:
+        if self._enabled and self._thread is None and blocks_greenlets():
+            # The listening thread would be a greenlet that never lets another one run.
+            self._enabled = False
+            logger.warning("polling for results, because %s", ADVICE)
         if self._enabled and self._thread is None and not self._stopping.is_set():
             self._thread = LastingThread("pgbg-results", self._run)
             self._thread.start()

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,43 @@ def test_eventlet_is_refused_where_psycopg_would_stop_every_greenlet() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ConfigurationError: psycopg does not yield to eventlet" in done.stderr
+
+
+#: A sender of which each thread is a greenlet: while one waits for a result, another stores it.
+GREEN_SENDER = """
+import sys
+import uuid
+{patch}
+import threading
+from celery import Celery
+import celery_pgbg
+
+app = Celery("sender", backend="pgbg+" + sys.argv[1])
+waiting = threading.Event()
+threading.Thread(target=lambda: (waiting.wait(), app.backend.store_result(sys.argv[2], "stored", "SUCCESS"))).start()
+print(app.AsyncResult(sys.argv[2]).get(interval=0.2, on_interval=waiting.set))
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "patch", "wait_function"),
+    [
+        ("gevent", "from gevent import monkey; monkey.patch_all()", None),
+        ("eventlet", "import eventlet; eventlet.monkey_patch()", "wait_select"),
+        ("eventlet", "import eventlet; eventlet.monkey_patch()", None),
+    ],
+)
+def test_a_sender_of_greenlets_gets_results(dsn: str, library: str, patch: str, wait_function: str | None) -> None:
+    pytest.importorskip(library)
+    task_id = f"green-{uuid.uuid4()}"
+    environment = {key: value for key, value in os.environ.items() if key != "PSYCOPG_WAIT_FUNC"}
+    if wait_function:
+        environment["PSYCOPG_WAIT_FUNC"] = wait_function
+    command = [sys.executable, "-c", GREEN_SENDER.format(patch=patch), dsn, task_id]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT, env=environment)
+    assert done.stdout.strip() == "stored", done.stderr
+    is_polling = library == "eventlet" and wait_function is None and psycopg.pq.__impl__ != "python"
+    assert ("PSYCOPG_WAIT_FUNC" in done.stderr) is is_polling
 
 
 # --- time limits ---------------------------------------------------------------------------------------
