@@ -199,12 +199,12 @@ class TaskPool(Interruptible, BasePool):
         **options: Any,
     ) -> TaskRun:
         """Accept a task; it starts at once, or when another task has ended."""
-        task = self.app.tasks.get(args[0]) if args and isinstance(args[0], str) else args and args[0]
         task_id = correlation_id or ""
-        watch = Watch(Attempt.of_message(task_id, args[2].get("retries"))) if isinstance(task, SQLTask) else None
+        task, message = self._called(args)
+        watch = Watch(Attempt.of_message(task_id, message.get("retries"))) if isinstance(task, SQLTask) else None
         run = TaskRun(task_id, watch, target, args, kwargs, options)
-        if isinstance(task, Task):
-            run.limits = self._time_limits.of(task, args[2].get("timelimit"))
+        if task is not None:
+            run.limits = self._time_limits.of(task, message.get("timelimit"))
         with self._lock:
             # A task that comes during a shutdown is never accepted, so it goes back to the broker.
             if not self._leaving and not self._is_stopping:
@@ -212,6 +212,17 @@ class TaskPool(Interruptible, BasePool):
                 self._waiting.append(run)
                 self._start_runs()
         return run
+
+    def _called(self, args: Any) -> tuple[Task | None, dict[str, Any]]:
+        """Find the task and the message's fields in the arguments of Celery's tracer.
+
+        Returns:
+            No task for another target: for example, celery-batches passes a function that runs many messages at once.
+        """
+        if not args or len(args) < 3 or not isinstance(args[2], dict):
+            return None, {}
+        task = self.app.tasks.get(args[0]) if isinstance(args[0], str) else args[0]
+        return (task, args[2]) if isinstance(task, Task) else (None, {})
 
     def _start_runs(self) -> None:
         """Start the tasks that may run now. The caller holds the lock."""

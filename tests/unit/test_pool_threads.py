@@ -39,3 +39,28 @@ def test_an_idle_thread_holds_nothing_of_the_task_that_it_ran() -> None:
         gc.collect()
         eventually("nothing is held", lambda: not any(ref() for ref in (*references, *values)))  # noqa: B023
     assert len(values) == 6
+
+
+def test_a_target_that_is_not_celerys_tracer_runs_too() -> None:
+    """celery-batches passes its own function with a task, a list of messages, a log level and a log file."""
+    app = Celery("batches", set_as_current=False)
+    pool = TaskPool(1, app=app)
+
+    @app.task(shared=False)
+    def count(messages: list[str]) -> int:
+        return len(messages)
+
+    returned: list[Any] = []
+    pids: list[int] = []
+
+    def target(task: Any, args: Any, level: int, file: None) -> Any:
+        return task(*args)
+
+    pool.on_apply(
+        target,
+        (count, (["a", "b"],), 0, None),
+        accept_callback=lambda pid, when: pids.append(pid),
+        callback=returned.append,
+    )
+    eventually("it has run", lambda: returned)
+    assert (returned, len(pids)) == ([2], 1)
