@@ -73,12 +73,14 @@ def cpu(dsn: str, redis_url: str, rounds: int, number: int) -> Iterator[Line]:
         Worker(dsn, redis_url, "threads", 16) as threads,
         Worker(dsn, redis_url, "custom", 16) as with_redis,
         Worker(dsn, redis_url, "custom", 16, backend=ours) as with_ours,
+        Worker(dsn, redis_url, "custom", 16, backend=ours, broker=ours) as alone,
     ):
         ways: dict[str, tuple[Worker, str]] = {
             "threads, a task that does nothing, Redis results": (threads, "bench.nothing"),
             "threads + psycopg, Redis results": (threads, "bench.inserted"),
             "reuse, Redis results": (with_redis, "bench.insert_reused"),
             "reuse, our results": (with_ours, "bench.insert_reused"),
+            "reuse, our results, our broker": (alone, "bench.insert_reused"),
             "own background worker, our results": (with_ours, "bench.insert"),
         }
         costs: dict[str, list[Cost]] = {what: [] for what in ways}
@@ -95,7 +97,7 @@ def cpu(dsn: str, redis_url: str, rounds: int, number: int) -> Iterator[Line]:
     base = totals["threads + psycopg, Redis results"]
     for what, found in costs.items():
         parts = ", ".join(f"{part} {statistics.median(cost[part] for cost in found):.2f}" for part in PARTS)
-        wanted = "1.0 x" if what == "reuse, our results" else ""
+        wanted = "1.0 x" if what.startswith("reuse, our results") else ""
         yield f"CPU per task, {what}", f"{totals[what]:.2f} ms = {totals[what] / base:.2f} x ({parts})", wanted
     launch = statistics.median(cost["PostgreSQL"] for cost in costs["own background worker, our results"])
     floor = statistics.median(bare)
