@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import psycopg
 from celery import Celery
@@ -45,6 +46,12 @@ def reused(seconds: float = 0) -> str:
 @app.task(name="bench.nothing", shared=False)
 def nothing() -> None:
     """Celery alone."""
+
+
+@app.task(name="bench.arrived", shared=False)
+def arrived() -> float:
+    """The clock when the task begins."""
+    return time.time()
 
 
 _INSERT = "INSERT INTO bench_effect (v) VALUES (%(v)s) RETURNING id, v"
