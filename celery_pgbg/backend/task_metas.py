@@ -134,7 +134,7 @@ class TaskMetas:
         return ResultRow(task_id=task_id, status=meta["status"], details=details, **columns)
 
     def meta_of(self, row: StoredResult) -> TaskMeta:
-        """Make a task's meta; without children, if only the outcome exists."""
+        """Make a task's meta; without children, if the outcome exists and Celery's part is still to come."""
         status, value = (states.PENDING, None) if row.forgotten else self.value_of(row)
         meta: TaskMeta = {"task_id": row.task_id, "status": status, "result": value, "traceback": row.traceback}
         if row.task_meta is not None and _is_result(row):
@@ -143,11 +143,25 @@ class TaskMetas:
         meta["date_done"] = done and done.astimezone(timezone.utc)
         if row.status is None or row.forgotten:
             return meta
+        if row.attempt is not None and row.status not in states.READY_STATES:
+            return meta | self._what_has_stayed(row)
         meta |= {name: value for name in list(_COLUMNS)[2:] if (value := getattr(row, name)) is not None}
         meta["children"] = []
         if row.details is not None:
             meta |= self.decoded(row.details, row.content_type, row.content_encoding)
         return meta
+
+    def _what_has_stayed(self, row: StoredResult) -> TaskMeta:
+        """Take from a state that was stored before the outcome, such as RETRY, what holds for the outcome too."""
+        names = ["name", "group_id", "parent_id", "queue"] + ["worker"] * (row.retries == row.attempt)
+        meta: TaskMeta = {name: value for name in names if (value := getattr(row, name)) is not None}
+        if row.retries is not None:
+            meta["retries"] = row.attempt
+        if row.details is not None:
+            meta |= self.decoded(row.details, row.content_type, row.content_encoding)
+            meta.pop("children", None)
+        done = row.finished_at and row.finished_at.astimezone(timezone.utc)
+        return meta | {"traceback": None, "date_done": done}
 
 
 def _fits(name: str, value: Any) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import group, states
+from celery.app.task import Context
+from psycopg.types import json as jsonb
 
 from celery_pgbg.database.results import close_stores
 from celery_pgbg.execution.records.expiry import delete_expired
@@ -73,6 +76,33 @@ def test_what_comes_late_changes_nothing(shop: Shop, database: Any, state: str) 
         [result.id, state],
     )
     assert shop.app.AsyncResult(result.id).result == [{"total": 3}]
+
+
+def test_of_an_earlier_attempt_only_what_has_stayed_is_told(shop: Shop, database: Any) -> None:
+    """As in the moment between the commit of a retried statement and what its Celery worker stores then."""
+    app, task_id = shop.app, str(uuid.uuid4())
+    stored_by = {"task": "shop.add", "args": [1], "kwargs": {}, "delivery_info": {"routing_key": "sql"}}
+    first = Context(id=task_id, retries=0, hostname="first", **stored_by)
+    second = Context(id=task_id, retries=1, hostname="second", **stored_by)
+    copied = jsonb.Jsonb({"task_id": task_id, "attempt": 1, "task_meta": None})
+    source = succeeded(shop)
+    app.conf.result_extended = True
+    try:
+        app.backend.store_result(task_id, ValueError("once"), states.RETRY, traceback="of the first", request=first)
+        database.execute(
+            "INSERT INTO celery_pgbg.outcome SELECT (jsonb_populate_record(o, %s)).* FROM celery_pgbg.outcome AS o "
+            "WHERE task_id = %s",
+            [copied, source.id],
+        )
+        read = app.AsyncResult(task_id)
+        assert (read.state, read.result, read.traceback, read.retries) == (states.SUCCESS, [{"total": 3}], None, 1)
+        assert (read.name, read.queue, read.args, read.worker) == ("shop.add", "sql", [1], None)
+        ended = database.execute("SELECT finished_at FROM celery_pgbg.outcome WHERE task_id = %s", [task_id]).fetchone()
+        assert read.date_done == ended[0]
+        app.backend.store_result(task_id, [{"total": 3}], states.SUCCESS, request=second)
+        assert (read.worker, read.children, read.retries) == ("second", [], 1)
+    finally:
+        app.conf.result_extended = False
 
 
 def test_it_can_be_forgotten(shop: Shop) -> None:
