@@ -17,9 +17,11 @@ def request_of(callbacks: Mapping[str, Callable[..., Any] | None]) -> Any:
     """Find the request of a task: it passes the pool one of its methods, to be called when the task is accepted.
 
     Returns:
-        None if the caller of the pool is not a Celery worker's consumer.
+        None if the caller of the pool is not a Celery worker's consumer: its callback may be a method of its own.
     """
-    return getattr(callbacks.get("accept_callback"), "__self__", None)
+    owner = getattr(callbacks.get("accept_callback"), "__self__", None)
+    # Not by its class: importing it would import all of Celery's worker into processes that only send.
+    return owner if hasattr(owner, "revoked") else None
 
 
 def nodename_of(options: Mapping[str, Any]) -> str:
