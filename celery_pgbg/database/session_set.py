@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,10 @@ class SessionSet:
 
     def __init__(self, open_session: Callable[[], Session], limit: int = 4) -> None:
         self._open_session = open_session
-        self._turns = threading.BoundedSemaphore(limit)
+        # Not a semaphore: under gevent, one whose waiter is killed at the wrong moment may never be free again.
+        self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(limit):
+            self._turns.put(None)
         self._idle: list[Session] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -40,7 +44,7 @@ class SessionSet:
             SessionLost: the server cannot be reached, or the connection died during the work.
             ServerRefused: the server refuses us for good.
         """
-        with self._turns:
+        with self._turn():
             kept = self._take_idle()
             if kept is not None:
                 try:
@@ -48,6 +52,14 @@ class SessionSet:
                 except SessionLost:
                     self._close_idle()
             return self._work(self._open_session(), work)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        self._turns.get()
+        try:
+            yield
+        finally:
+            self._turns.put(None)
 
     def close(self) -> None:
         """Close the sessions; sessions in use are closed when they come back."""
