@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -33,6 +34,15 @@ def warn_of_meaningless(options: Mapping[str, Any]) -> None:
     for name, setting in _OF_PROCESSES.items():
         if options.get(name):
             logger.warning("worker_%s has no meaning in this pool: %s", setting, _NO_PROCESSES)
+
+
+def leave_modules_uncollected() -> None:
+    """Exempt what is loaded from full garbage collections: each stops all threads for up to 0.1 s. See docs/decisions/102-*.md.
+
+    What is no longer referred to is still freed at once.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def look_often_for_lost_messages(app: Celery) -> None:

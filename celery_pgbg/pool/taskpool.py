@@ -24,7 +24,12 @@ from celery_pgbg.celery_patches.shutdowns import is_cold_shutdown, is_hard_shutd
 from celery_pgbg.configuration import read_settings_again, settings_of
 from celery_pgbg.handles import Attempt
 from celery_pgbg.lasting import describe_threads
-from celery_pgbg.pool.startup import check_databases, look_often_for_lost_messages, warn_of_meaningless
+from celery_pgbg.pool.startup import (
+    check_databases,
+    leave_modules_uncollected,
+    look_often_for_lost_messages,
+    warn_of_meaningless,
+)
 from celery_pgbg.pool.timelimits import TimeLimits
 from celery_pgbg.runners import close_runners, name_this_worker, runners, unname_this_worker
 from celery_pgbg.settings import OnShutdown
@@ -95,6 +100,7 @@ class TaskPool(Interruptible, BasePool):
         """Take the consumer that is ready, unless it is of another Celery worker in this process."""
         if sender.pool is self:
             self._loop_caller.consumer = sender
+            leave_modules_uncollected()
 
     def on_stop(self) -> None:
         """Warm shutdown: wait for running tasks. Celery calls this method for a cold shutdown too."""

@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 from celery import Celery
@@ -74,3 +75,15 @@ def test_a_target_that_is_not_celerys_tracer_runs_too() -> None:
     )
     eventually("it has run", lambda: returned)
     assert (returned, caller.pid) == ([2], os.getpid())
+
+
+def test_what_a_celery_worker_has_loaded_is_exempt_from_garbage_collection() -> None:
+    app = Celery("frozen", set_as_current=False)
+    pool = TaskPool(1, app=app)
+    try:
+        pool._on_ready(SimpleNamespace(pool=TaskPool(1, app=app)))
+        assert gc.get_freeze_count() == 0
+        pool._on_ready(SimpleNamespace(pool=pool))
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
