@@ -176,16 +176,16 @@ class Inlet:
                 self.rhythm.nothing_wanted()
                 return
             left = self._take(slots, limits, tends)
-            took = left != limits
+            taken = sum(limits) - sum(left)
             for slot, group in slots.items():
                 if slot.subscription is not None and left[group - 1] > 0:
                     slot.subscription.is_hungry = False
-            self.rhythm.end(took)
+            self.rhythm.end(taken)
             empty = {slot.queue_id for slot, group in slots.items() if left[group - 1] > 0}
             if self._session.listens and self._sleep.on(set() if self.rhythm.is_busy else empty):
                 # A sender may have sent while we were falling asleep.
                 self.rhythm.ring_softly()
-        if took:
+        if taken:
             self.waiting.wake()
 
     def take(self, queue: str, count: int = 1, no_ack: bool = False) -> list[Delivery]:

@@ -17,7 +17,8 @@ _THOROUGH = 20
 #: Seconds until one more look after falling asleep: a sender may just have found us awake.
 _SOON = 0.1
 
-#: After two notifications within this time, in seconds, we look by the clock, and senders need not notify.
+#: After two notifications within this time, in seconds, and more than one message in a look, we look by the clock, and
+#: senders need not notify. Not if the messages come one by one: then a sender may wait for the end of each task.
 _CLOSE = 0.02
 
 #: Pause between looks in that mode, in seconds.
@@ -70,7 +71,7 @@ class Rhythm:
         self._started = self._next_look = self._next_tend = self._last_notified = 0.0
         self._tends = self._turns = 0
         self._rung = True
-        self._notified = self._wants_full = self._has_searched = self._has_tended = False
+        self._notified = self._wants_full = self._has_searched = self._has_tended = self._comes_soon = False
         self.is_full = self.is_busy = False
 
     # --- asking --------------------------------------------------------------------------------------
@@ -122,8 +123,8 @@ class Rhythm:
     def begin(self) -> None:
         """A look begins."""
         now = time.monotonic()
+        self._comes_soon = self._notified and self._listens and now - self._last_notified < _CLOSE
         if self._notified:
-            self.is_busy |= self._listens and now - self._last_notified < _CLOSE
             self._last_notified = now
         self._has_searched = self._notified
         self._has_tended = False
@@ -137,17 +138,17 @@ class Rhythm:
         self.is_busy = False
         self._next_look = time.monotonic() + TEND_SECONDS
 
-    def end(self, took: bool) -> None:
-        """The look ends."""
+    def end(self, taken: int) -> None:
+        """The look ends; it took so many messages."""
         now = time.monotonic()
         if self.is_full:
             # Together with the tending, its time says nothing.
             if not self._has_tended:
                 self._full_looks.note(now - self._started)
-        elif self._has_searched and not took and not self.is_busy and self._full_looks.is_cheap:
+        elif self._has_searched and not taken and not self.is_busy and self._full_looks.is_cheap:
             # The message of the notification may have a low id; or another consumer was quicker.
             self._wants_full = self._rung = True
-        self.is_busy &= took
+        self.is_busy = (self.is_busy or self._comes_soon) and taken > 1
         if self.is_busy:
             self._next_look = now + _BUSY_PAUSE
         elif self._listens:
@@ -155,5 +156,5 @@ class Rhythm:
                 # Look and check at the same time, which halves the statements of an idle consumer.
                 self._next_look = max(self._next_tend, now + _SOON)
         else:
-            self._poll_seconds = _FIRST_POLL if took else min(self._poll_seconds * 2, _LONGEST_POLL)
+            self._poll_seconds = _FIRST_POLL if taken else min(self._poll_seconds * 2, _LONGEST_POLL)
             self._next_look = now + (self._poll_interval or self._poll_seconds)
