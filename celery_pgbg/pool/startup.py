@@ -37,9 +37,9 @@ def warn_of_meaningless(options: Mapping[str, Any]) -> None:
 
 
 def leave_modules_uncollected() -> None:
-    """Exempt what is loaded from full garbage collections: each stops all threads for up to 0.1 s. See docs/decisions/102-*.md.
+    """Exempt what is loaded from full garbage collections. Each stops all threads for up to 0.1 s.
 
-    What is no longer referred to is still freed at once.
+    What is no longer referred to is still freed at once. See docs/decisions/102-*.md.
     """
     gc.collect()
     gc.freeze()
