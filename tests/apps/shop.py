@@ -323,8 +323,9 @@ def define_tasks(app: Celery) -> None:
 def holdings_of_this_process() -> dict[str, int]:
     """Count what this Celery worker holds; a Python task runs in a thread of it."""
     ours = runners()
-    # isinstance() would wake every lazy proxy among them.
-    pools = [thing for thing in gc.get_objects() if type(thing) is TaskPool]
+    threads = [thread for thread in threading.enumerate() if thread.name == "pgbg-task"]
+    # Not by gc.get_objects(), from which a Celery worker's pool is exempt.
+    pools: set[TaskPool] = {thread._target.__self__ for thread in threads}  # type: ignore[attr-defined]
     return {
         "handles": sum(len(launcher.states()) for runner in ours for launcher in runner.launchers),
         "watches": sum(len(runner.watches.entries()) for runner in ours),
@@ -332,7 +333,7 @@ def holdings_of_this_process() -> dict[str, int]:
         "runs": sum(len(runs) for pool in pools for runs in pool._runs.values()),
         "deadlines": sum(len(pool._time_limits) for pool in pools),
         "objects": len(gc.get_objects()),
-        "pool threads": sum(thread.name == "pgbg-task" for thread in threading.enumerate()),
+        "pool threads": len(threads),
     }
 
 
