@@ -147,7 +147,7 @@ class PostgresBackend(base.BaseBackend):
         reference = self.reference_of(state, request)
         if reference and says_its_outcome(request, meta):
             return result
-        row = self.metas.row_of(_text(task_id), meta)
+        row = self.metas.row_of(_text(task_id), meta, getattr(request, "retries", None))
         if reference and call(self.store.store_reference, row, self.metas.no_value(), reference):
             return result
         call(self.store.store, row, self.metas.encoded(result))

@@ -121,8 +121,15 @@ class TaskMetas:
         value = self.decoded(row.value, row.content_type, row.content_encoding)
         return row.status, self._backend.exception_to_python(value) if row.status in states.EXCEPTION_STATES else value
 
-    def row_of(self, task_id: str, meta: TaskMeta) -> ResultRow:
-        """Make the row of a task's meta, without its result."""
+    def row_of(self, task_id: str, meta: TaskMeta, attempt: int | None = None) -> ResultRow:
+        """Make the row of a task's meta, without its result.
+
+        Args:
+            task_id: the task.
+            meta: its meta.
+            attempt: which attempt has this state. It is stored even if the meta does not have it, without
+                ``result_extended``: so the state of an earlier attempt that comes late is known.
+        """
         rest = {name: value for name, value in meta.items() if value is not None and name not in ("status", "result")}
         columns = {name: rest.pop(name) for name in _COLUMNS if _fits(name, rest.get(name))}
         # The usual value, an empty list, takes no room.
@@ -130,6 +137,8 @@ class TaskMetas:
         if rest["children"] == []:
             del rest["children"]
         details = self.encoded(rest).value if rest else None
+        if _fits("retries", attempt):
+            columns.setdefault("retries", attempt)
         columns = dict.fromkeys(_COLUMNS) | columns
         return ResultRow(task_id=task_id, status=meta["status"], details=details, **columns)
 
@@ -145,7 +154,8 @@ class TaskMetas:
             return meta
         if row.attempt is not None and row.status not in states.READY_STATES:
             return meta | self._what_has_stayed(row)
-        meta |= {name: value for name in list(_COLUMNS)[2:] if (value := getattr(row, name)) is not None}
+        names = [name for name in list(_COLUMNS)[2:] if name != "retries" or _is_extended(row)]
+        meta |= {name: value for name in names if (value := getattr(row, name)) is not None}
         meta["children"] = []
         if row.details is not None:
             meta |= self.decoded(row.details, row.content_type, row.content_encoding)
@@ -155,13 +165,18 @@ class TaskMetas:
         """Take from a state that was stored before the outcome, such as RETRY, what holds for the outcome too."""
         names = ["name", "group_id", "parent_id", "queue"] + ["worker"] * (row.retries == row.attempt)
         meta: TaskMeta = {name: value for name in names if (value := getattr(row, name)) is not None}
-        if row.retries is not None:
+        if row.retries is not None and _is_extended(row):
             meta["retries"] = row.attempt
         if row.details is not None:
             meta |= self.decoded(row.details, row.content_type, row.content_encoding)
             meta.pop("children", None)
         done = row.finished_at and row.finished_at.astimezone(timezone.utc)
         return meta | {"traceback": None, "date_done": done}
+
+
+def _is_extended(row: StoredResult) -> bool:
+    """Whether it was stored with ``result_extended``, which always has the task's name."""
+    return row.name is not None
 
 
 def _fits(name: str, value: Any) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from celery import Celery, chain, chord, group, states
+from celery.app.task import Context
 from celery.exceptions import BackendStoreError, ChordError
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, GroupResult
@@ -175,6 +176,25 @@ def test_a_success_is_not_overwritten(app: Celery, task_id: str) -> None:
     app.backend.mark_as_failure(task_id, ValueError("late"))
     app.backend.mark_as_started(task_id)
     assert app.AsyncResult(task_id).get(timeout=WAIT) == 1
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_retry_that_is_stored_late_does_not_hide_the_end_of_the_next_attempt(
+    dsn: str, task_id: str, extended: bool
+) -> None:
+    app = Celery("late", backend=f"pgbg+{dsn}", set_as_current=False)
+    app.conf.result_extended = extended
+    first, second = (Context(id=task_id, task="shop.retried", retries=number) for number in range(2))
+    app.backend.mark_as_failure(task_id, LookupError("given up"), request=second)
+    app.backend.mark_as_retry(task_id, LookupError("for now"), request=first)
+    result = app.AsyncResult(task_id)
+    assert (result.state, result.retries) == ("FAILURE", 1 if extended else None)
+    # The same attempt may be sent again, as by `pgbg retry` or by whoever sends a task of the same id.
+    app.backend.mark_as_retry(task_id, LookupError("for now"), request=second)
+    assert app.AsyncResult(task_id).state == "RETRY"
+    app.backend.mark_as_failure(task_id, LookupError("given up"), request=second)
+    app.backend.mark_as_retry(task_id, LookupError("by hand"))
+    assert app.AsyncResult(task_id).state == "RETRY"
 
 
 def test_groups_are_saved_restored_and_deleted(app: Celery) -> None:

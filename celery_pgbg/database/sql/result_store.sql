@@ -35,6 +35,11 @@ WITH stored AS (
         worker = excluded.worker, retries = excluded.retries, queue = excluded.queue,
         forgotten = false, stored_at = excluded.stored_at
     WHERE result.status <> 'SUCCESS'
+        -- The next attempt may have ended before this one could store that it is retried.
+        AND (
+            excluded.status <> 'RETRY' OR result.status <> ALL (ARRAY['FAILURE', 'REVOKED'])
+            OR (excluded.retries < result.retries) IS NOT TRUE
+        )
     RETURNING task_id, status
 )
 SELECT pg_notify('celery_pgbg_result', CASE WHEN octet_length(task_id) < 8000 THEN task_id ELSE '' END)
