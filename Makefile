@@ -110,8 +110,8 @@ soak: venv  ## Load and accidents, then too few slots, for SECONDS (120) each: n
 	PGBG_STATEFUL_EXAMPLES=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest -q tests/faults/test_stateful*.py
 	PGBG_FAST_LAUNCHES=10000 $(BIN)/python -m pytest -q tests/integration/test_runner.py -k fast_launches
 
-brief-soak: venv  ## Load and accidents for two minutes and a half
-	$(BIN)/python -m tests.soak --seconds 150
+brief-soak: venv  ## Load and accidents for two minutes
+	$(BIN)/python -m tests.soak --seconds 120
 
 clean: venv  ## Stop the server and delete what was downloaded or built
 	env --unset=PGBG_DSN $(BIN)/python -m celery_pgbg.devserver stop --purge
