@@ -148,8 +148,7 @@ class TaskMetas:
         meta: TaskMeta = {"task_id": row.task_id, "status": status, "result": value, "traceback": row.traceback}
         if row.task_meta is not None and _is_result(row):
             return meta | {"traceback": None, "children": [], "date_done": row.finished_at} | said_by(row.task_meta)
-        done = row.date_done or row.finished_at
-        meta["date_done"] = done and done.astimezone(timezone.utc)
+        meta["date_done"] = _in_utc(row.date_done or row.finished_at)
         if row.status is None or row.forgotten:
             return meta
         if row.attempt is not None and row.status not in states.READY_STATES:
@@ -170,8 +169,11 @@ class TaskMetas:
         if row.details is not None:
             meta |= self.decoded(row.details, row.content_type, row.content_encoding)
             meta.pop("children", None)
-        done = row.finished_at and row.finished_at.astimezone(timezone.utc)
-        return meta | {"traceback": None, "date_done": done}
+        return meta | {"traceback": None, "date_done": _in_utc(row.finished_at)}
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return moment and moment.astimezone(timezone.utc)
 
 
 def _is_extended(row: StoredResult) -> bool:

@@ -129,6 +129,17 @@ def test_a_stalled_launcher_is_replaced(
     assert effects(database, table) == ["x", "x"]
 
 
+def assert_all_end(statements: list[Statement], proxy: TcpProxy, database: Any, table: str) -> None:
+    """All run although a session is stalled, and end with their effects after it has gone on."""
+    for statement in statements:
+        statement.wait_running()
+    proxy.resume()
+    for statement in statements:
+        statement.release()
+        assert isinstance(statement.end(), Returned)
+    assert effects(database, table) == ["x"] * len(statements)
+
+
 @pytest.mark.parametrize("reuse", [False, True])
 def test_no_task_comes_to_a_launcher_that_gives_no_answer(
     proxy: TcpProxy, new_runner: Callable[..., Runner], table: str, database: Any, reuse: bool
@@ -140,13 +151,7 @@ def test_no_task_comes_to_a_launcher_that_gives_no_answer(
     statements = [Statement(runner, database, table, reuse=reuse) for _ in range(4)]
     for statement in statements:
         statement.start()
-    for statement in statements:
-        statement.wait_running()
-    proxy.resume()
-    for statement in statements:
-        statement.release()
-        assert isinstance(statement.end(), Returned)
-    assert effects(database, table) == ["x"] * len(statements)
+    assert_all_end(statements, proxy, database, table)
 
 
 @pytest.mark.parametrize("reuse", [False, True])
@@ -163,13 +168,7 @@ def test_tasks_that_wait_for_a_launcher_take_another_if_it_gives_no_answer(
         for statement in statements:
             statement.start()
         eventually("they have chosen what they wait for", lambda: silent.seconds_in_call > 0.8)
-    for statement in statements:
-        statement.wait_running()
-    proxy.resume()
-    for statement in statements:
-        statement.release()
-        assert isinstance(statement.end(), Returned)
-    assert effects(database, table) == ["x"] * len(statements)
+    assert_all_end(statements, proxy, database, table)
 
 
 def test_a_launcher_that_gives_no_answer_does_not_hold_up_the_sweeps_of_others(

@@ -69,9 +69,7 @@ class HandleSession(AttemptSession):
         """List this session's handles with their states."""
         with self._exclusive() as session:
             self._make_safe(session, self.capabilities)
-            query = queries.query("handles").format(**self._names("list"))
-            rows = session.execute(query).fetchall()
-            states = {Handle(pid, cookie): state for pid, cookie, state in rows}
+            states = self._all_states(session)
             for kept in self._kept:
                 states.pop(kept, None)
             return states

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -258,16 +258,20 @@ class LaunchingSession:
 
     def _await_kept(self, session: Session) -> bool:
         """Wait until new kept handles occupy no slot any more. False if there are none, or if it takes too long."""
-        query = queries.query("handles").format(
-            list_function=self.capabilities.identifier("list"), list_columns=self.capabilities.list_columns
-        )
         while time.monotonic() < self._kept_at + _SLOT_SECONDS:
-            running = [Handle(pid, cookie) for pid, cookie, state in session.execute(query) if state == "running"]
+            states = self._all_states(session)
             # The slot of a stopped one is free again.
-            if not set(running) & set(self._kept):
+            if not any(states.get(kept) == "running" for kept in self._kept):
                 return True
             time.sleep(_SLOT_PAUSE)
         return False
+
+    def _all_states(self, session: Session) -> dict[Handle, Literal["running", "stopped"]]:
+        """List all handles of the session, kept ones too, with their states."""
+        query = queries.query("handles").format(
+            list_function=self.capabilities.identifier("list"), list_columns=self.capabilities.list_columns
+        )
+        return {Handle(pid, cookie): state for pid, cookie, state in session.execute(query)}
 
     def _without_kept(self, pid: int) -> None:
         """A launch got this PID: a kept handle with the same PID is gone, so another must be kept."""

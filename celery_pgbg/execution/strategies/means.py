@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from celery_pgbg.database.sessions import Session
@@ -55,17 +55,13 @@ class Launchers(list[Launcher]):
         first = next(self._next) % len(used)
         return used[first:] + used[:first]
 
-    @contextmanager
-    def least_busy(self) -> Iterator[Launcher]:
+    def least_busy(self) -> AbstractContextManager[Launcher]:
         """Reserve a free launcher, or wait for one."""
-        with _reserved(self.in_turn) as launcher:
-            yield launcher
+        return _reserved(self.in_turn)
 
-    @contextmanager
-    def first_free(self) -> Iterator[Launcher]:
+    def first_free(self) -> AbstractContextManager[Launcher]:
         """Reserve the first free launcher, for rare calls: so no more sessions are opened than needed."""
-        with _reserved(self.used) as launcher:
-            yield launcher
+        return _reserved(self.used)
 
     def likely_free(self) -> Launcher:
         """The first free launcher without a reservation, for a thread that needs another launcher meanwhile."""
