@@ -167,6 +167,8 @@ class Inlet:
             tends = self.rhythm.tend_is_due()
             self.rhythm.begin()
             slots, limits = self._wanted()
+            for slot in slots:
+                slot.aim(self.rhythm.reach)
             for subscription in self._subscriptions.values():
                 subscription.is_hungry = True
             if not slots:
@@ -227,9 +229,6 @@ class Inlet:
 
     def _take(self, slots: dict[Slot, int], limits: list[int], tends: bool) -> list[int]:
         """Take into the inboxes; returns how many more each group would have."""
-        if self.rhythm.is_full:
-            for slot in slots:
-                slot.lowest_id = 0
         left = list(limits)
         for slot, delivery in self._consume(slots, limits, tends):
             left[slots[slot] - 1] -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import Enum
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,27 +29,39 @@ _BUSY_PAUSE = 0.01
 _FIRST_POLL, _LONGEST_POLL = 0.05, 1.0
 
 
-class FullLooks:
-    """Decides when to look from the first id on, for messages that committed late: rarely enough to cost little."""
+class Reach(Enum):
+    """How far back a look searches."""
 
-    #: Their largest share of the time, and their shortest distance in seconds.
-    _SHARE, _SHORTEST = 0.02, 1.0
+    FULL = "from the first id on"
+    LATE = "from the ids on that may have committed late"
+    NEXT = "from the last taken id on, where that look took as many as it could"
 
-    #: A full look that takes no longer may happen at any time.
+
+class DeepLooks:
+    """Decides when a look searches further back than others: rarely enough to cost little.
+
+    Args:
+        share: the largest share of the time that such looks take.
+        shortest: the shortest time between two of them, in seconds.
+    """
+
+    #: A look that takes no longer may happen at any time.
     _CHEAP = 0.005
 
-    def __init__(self) -> None:
+    def __init__(self, share: float, shortest: float) -> None:
+        self._share = share
+        self._shortest = shortest
         self._next = 0.0
         self.is_cheap = True
 
     def is_due(self) -> bool:
-        """Whether the next look is a full look."""
+        """Whether the next look is one of them."""
         return time.monotonic() >= self._next
 
     def note(self, seconds: float) -> None:
-        """Note the time that a full look took."""
+        """Note the time that one took."""
         self.is_cheap = seconds <= self._CHEAP
-        self._next = time.monotonic() + max(self._SHORTEST, seconds / self._SHARE)
+        self._next = time.monotonic() + max(self._shortest, seconds / self._share)
 
 
 class Rhythm:
@@ -59,7 +72,7 @@ class Rhythm:
         poll_interval: seconds between looks without notifications; None: longer and longer pauses.
 
     Attributes:
-        is_full: whether this look searches from the first id on.
+        reach: how far back this look searches.
         is_busy: whether so many messages come that we look by the clock.
     """
 
@@ -67,12 +80,13 @@ class Rhythm:
         self._listens = listens
         self._poll_interval = poll_interval
         self._poll_seconds = _FIRST_POLL
-        self._full_looks = FullLooks()
+        self._deep_looks = {Reach.FULL: DeepLooks(0.02, 1.0), Reach.LATE: DeepLooks(0.05, 0.0)}
         self._started = self._next_look = self._next_tend = self._last_notified = 0.0
         self._tends = self._turns = 0
         self._rung = True
         self._notified = self._wants_full = self._has_searched = self._has_tended = self._comes_soon = False
-        self.is_full = self.is_busy = False
+        self.reach = Reach.FULL
+        self.is_busy = False
 
     # --- asking --------------------------------------------------------------------------------------
 
@@ -129,7 +143,8 @@ class Rhythm:
         self._has_searched = self._notified
         self._has_tended = False
         self._rung = self._notified = False
-        self.is_full = self._wants_full or self._full_looks.is_due()
+        due = (reach for reach, looks in self._deep_looks.items() if looks.is_due())
+        self.reach = Reach.FULL if self._wants_full else next(due, Reach.NEXT)
         self._wants_full = False
         self._started = now
 
@@ -141,11 +156,11 @@ class Rhythm:
     def end(self, taken: int) -> None:
         """The look ends; it took so many messages."""
         now = time.monotonic()
-        if self.is_full:
-            # Together with the tending, its time says nothing.
-            if not self._has_tended:
-                self._full_looks.note(now - self._started)
-        elif self._has_searched and not taken and not self.is_busy and self._full_looks.is_cheap:
+        # Together with the tending, its time says nothing.
+        if self.reach in self._deep_looks and not self._has_tended:
+            self._deep_looks[self.reach].note(now - self._started)
+        misses = self._has_searched and not taken and not self.is_busy
+        if misses and self.reach is not Reach.FULL and self._deep_looks[Reach.FULL].is_cheap:
             # The message of the notification may have a low id; or another consumer was quicker.
             self._wants_full = self._rung = True
         self.is_busy = (self.is_busy or self._comes_soon) and taken > 1

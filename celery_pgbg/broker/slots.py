@@ -7,6 +7,7 @@ from collections import deque
 from typing import Protocol
 
 from celery_pgbg.broker.messages import Delivery
+from celery_pgbg.broker.rhythm import Reach
 
 #: How many messages one look takes for a consumer without a prefetch count.
 BATCH = 200
@@ -59,8 +60,11 @@ class Slot:
     """One priority of a queue.
 
     A look from the lowest id that may wait skips the rows that were taken before. Under an old snapshot these rows
-    cannot be cleaned up, and each look would read them all. Ids do not commit in order, so the lowest id trails behind
-    the taken ids.
+    cannot be cleaned up, and each look would read them all. Ids do not commit in order, so most looks begin some time
+    before the last taken id.
+
+    Attributes:
+        lowest_id: the id from which the next look begins.
     """
 
     def __init__(self, queue_id: int, priority: int, no_ack: bool, subscription: Subscription | None = None) -> None:
@@ -68,17 +72,27 @@ class Slot:
         self.priority = priority
         self.no_ack = no_ack
         self.subscription = subscription
-        self.lowest_id = 0
+        self.lowest_id = self._next_id = self._settled_id = 0
         self._taken: deque[tuple[float, int]] = deque()
+
+    def aim(self, reach: Reach) -> None:
+        """Set the id from which the coming look begins."""
+        if reach is Reach.FULL:
+            self.lowest_id = 0
+        elif reach is Reach.NEXT and self.subscription is not None and self.subscription.is_hungry:
+            self.lowest_id = self._next_id
+        else:
+            self.lowest_id = self._settled_id
 
     def note(self, ids: list[int]) -> None:
         """Note the ids that a look has taken."""
         now = time.monotonic()
-        if min(ids) < self.lowest_id:
+        if min(ids) < self._settled_id:
             # More messages may wait in this slot.
-            self.lowest_id = 0
+            self._settled_id = 0
             self._taken.clear()
         highest_id = max(ids)
+        self._next_id = highest_id + 1
         self._taken.append((now, highest_id))
         while self._taken[0][0] < now - _LATE_SECONDS:
-            self.lowest_id = max(self.lowest_id, self._taken.popleft()[1] + 1)
+            self._settled_id = max(self._settled_id, self._taken.popleft()[1] + 1)

@@ -12,9 +12,11 @@ from celery_pgbg.devserver.apt_sources import debian_mirror
 from celery_pgbg.devserver.errors import THREE_WAYS, DevServerError
 from celery_pgbg.devserver.progress import Say, ticking
 
-#: The Debian release that packages pg_background, and the package, which brings PostgreSQL along.
+#: The Debian release that packages pg_background; the package, which brings PostgreSQL along; and PL/Python, which many
+#: databases have.
 SUITE = "forky"
 PACKAGE = "postgresql-18-pg-background"
+_WITH = "postgresql-plpython3-18"
 
 # What is mounted in namespaces of its own cannot outlive its maker, and all its processes end with the
 # first one; that one ends with us, even if we are killed.
@@ -95,7 +97,7 @@ def _bootstrap(folder: Path, mirror: str, say: Say) -> None:
     """
     temporary = folder / "tmp"
     temporary.mkdir(parents=True)
-    command = [*_apart(), "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={PACKAGE}"]
+    command = [*_apart(), "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={PACKAGE},{_WITH}"]
     # The mirror's release file may be past its date where the mirror is a snapshot.
     command += ['--aptopt=Acquire::Check-Valid-Until "false"', SUITE, str(folder / "root"), mirror]
     lines: list[str] = []

@@ -394,6 +394,27 @@ def test_a_message_that_commits_late_is_found(connection: Connection, server: An
             connection.drain_events(timeout=10)
 
 
+def test_a_message_that_commits_late_does_not_wait_for_the_end_of_a_long_queue(
+    connection: Connection, broker_dsn: str
+) -> None:
+    queue = declare(connection)
+    got: list[Any] = []
+    call = "SELECT celery_pgbg.publish('', 'q', 0, NULL, false, '{\"content_type\": \"text/plain\"}', 'late')"
+    with psycopg.connect(broker_dsn) as late:
+        send(connection, *range(500))
+        late.execute(call)
+        send(connection, *range(10_000))
+        with connection.channel() as channel:
+            channel.basic_qos(0, 64, False)
+            with Consumer(channel, [queue], on_message=lambda message: (got.append(message.payload), message.ack())):
+                while len(got) < 600:
+                    connection.drain_events(timeout=10)
+                late.commit()
+                while len(got) < 10_501:
+                    connection.drain_events(timeout=10)
+    assert got.index("late") < 8_000
+
+
 def test_every_thread_gets_its_own_messages(connect: Connect) -> None:
     """Several connections of a process share a session; each gets what is its."""
     names = [f"t{i}" for i in range(4)]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from celery_pgbg.broker.rhythm import Rhythm
+from unittest.mock import Mock
+
+import pytest
+
+from celery_pgbg.broker.rhythm import DeepLooks, Reach, Rhythm
+from celery_pgbg.broker.slots import Slot, Subscription
 
 
 def look(rhythm: Rhythm, taken: int) -> None:
@@ -31,3 +36,40 @@ def test_many_messages_are_taken_by_the_clock() -> None:
     assert 0 < rhythm.seconds() <= 0.01
     look(rhythm, 1)
     assert not rhythm.is_busy
+
+
+def test_looks_that_search_far_back_take_a_small_share_of_the_time() -> None:
+    looks = DeepLooks(share=0.1, shortest=0.0)
+    assert looks.is_due()
+    looks.note(100)
+    assert not looks.is_due()
+    looks.note(0)
+    assert looks.is_due()
+    seldom = DeepLooks(share=0.1, shortest=100.0)
+    seldom.note(0)
+    assert not seldom.is_due()
+
+
+def test_a_look_begins_where_messages_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("celery_pgbg.broker.slots.time.monotonic", lambda: now)
+
+    def begins(reach: Reach) -> int:
+        slot.aim(reach)
+        return slot.lowest_id
+
+    subscription = Subscription(Mock(), "tag", 1, 0, False)
+    [slot] = subscription.slots
+    slot.note([1, 2, 5])
+    now += 1
+    slot.note([6, 9])
+    # Less was taken than there was room for: other messages may come, with any recent id.
+    assert [begins(reach) for reach in (Reach.NEXT, Reach.LATE, Reach.FULL)] == [6, 6, 0]
+    subscription.is_hungry = True
+    assert [begins(reach) for reach in (Reach.NEXT, Reach.LATE, Reach.FULL)] == [10, 6, 0]
+    # Late messages filled all room: behind them more may wait.
+    slot.note([7, 8])
+    assert [begins(reach) for reach in (Reach.NEXT, Reach.LATE, Reach.FULL)] == [9, 6, 0]
+    slot.note([2])
+    assert [begins(reach) for reach in (Reach.NEXT, Reach.LATE, Reach.FULL)] == [3, 0, 0]
+    assert Slot(1, 0, False).lowest_id == 0
