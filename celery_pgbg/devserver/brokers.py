@@ -16,8 +16,8 @@ from celery_pgbg.devserver.folder import checked_name, folder_of, locked
 from celery_pgbg.devserver.ports import LOOPBACK, answers, free_port
 from celery_pgbg.devserver.processes import command_line, send
 
-#: How long a start or stop may take, in seconds.
-_DEADLINE = 60.0
+#: How long a start or stop may take, in seconds: RabbitMQ takes ten on an idle machine, and minutes on a busy one.
+_DEADLINE = 180.0
 
 
 class Broker(ABC):
@@ -109,8 +109,11 @@ class Broker(ABC):
 
     def _await_answer(self, port: int) -> None:
         deadline = time.monotonic() + _DEADLINE
-        while not (self._answers(port) and self._pid()):
-            if time.monotonic() > deadline:
+        has_lived = False
+        while not ((lives := self._pid() is not None) and self._answers(port)):
+            has_ended = has_lived and not lives
+            has_lived |= lives
+            if has_ended or time.monotonic() > deadline:
                 log = self._folder / "log"
                 output = log.read_text(errors="replace")[-1000:] if log.exists() else ""
                 raise DevServerError(f"{self.kind} does not start:\n{output}")
