@@ -68,6 +68,11 @@ def _install(session: Session, grant_to: list[str], share_with: str | None, send
     except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as exc:
         major = session.info.server_version // 10_000
         raise click.ClickException(f"the extension pg_background cannot be created: {no_files(major)}") from exc
+    except psycopg.errors.LockNotAvailable as exc:
+        raise click.ClickException(
+            f"{exc}\nA transaction has locked what is to be changed. Waiting longer would stop all SQL tasks, so "
+            "nothing was changed: run the command again later."
+        ) from exc
 
 
 @pgbg.command()

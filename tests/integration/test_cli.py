@@ -22,6 +22,7 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from celery_pgbg.database import schema
 from celery_pgbg.database.capabilities import detect
 from tests.effects import running
 from tests.fix_celery import PROJECT, Shop
@@ -158,6 +159,17 @@ def test_the_doctor_finds_the_broker(
 ) -> None:
     url = f"pgbg+{dsn}" if broker == "pgbg" else request.getfixturevalue("amqp_url")
     assert levels(pgbg("doctor", "--json", pgbg_dsn=dsn, broker=url))["broker"] == "ok"
+
+
+def test_an_upgrade_does_not_wait_long_for_a_table(pgbg: Callable[..., Any], new_database: Callable[[], str]) -> None:
+    dsn = new_database()
+    with psycopg.connect(dsn, autocommit=True) as session:
+        session.execute(schema.install_script([], up_to=15).encode())
+    with psycopg.connect(dsn) as session:
+        session.execute("SELECT FROM celery_pgbg.work")
+        assert_one_message(pgbg("install", pgbg_dsn=dsn), "run the command again later")
+        assert schema.installed_version(session) == 15
+    assert pgbg("install", pgbg_dsn=dsn).returncode == 0
 
 
 def test_the_printed_sql_lets_the_granted_role_run_tasks(
