@@ -112,11 +112,13 @@ class TaskOptions:
 
 
 def check_spelling(task: type, owner: str) -> None:
-    """Find unknown attributes of a task's class that look like a misspelled option.
+    """Find unknown attributes of a task's class that look like a misspelled option, or like the options of one call.
 
     Raises:
         TaskDefinitionError: names the option that was meant.
     """
+    if "pgbg" in vars(task):
+        raise TaskDefinitionError(f"{owner}: pgbg= is for one call; give the task each option by its name")
     known = [*NAMES, *_CELERYS]
     inherited = {name for base in task.__mro__[1:] for name in vars(base)}
     for name, value in vars(task).items():

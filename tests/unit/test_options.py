@@ -40,6 +40,7 @@ def define(**options: Any) -> Any:
         ({"settings": {1: "x"}}, "settings are named by strings, got 1"),
         ({"settings": {"Application_Name": "x"}}, "may not have 'Application_Name': it names the task"),
         ({"settings": {"role": "x"}}, "use the option role="),
+        ({"pgbg": {"reuse": True}}, "x.body: pgbg= is for one call; give the task each option by its name"),
         ({"atomc": False}, "x.body: unknown option 'atomc'.*did you mean 'atomic'"),
         ({"setings": {}}, "unknown option 'setings'.*did you mean 'settings'"),
         ({"max_retrys": 3}, "unknown option 'max_retrys'.*did you mean 'max_retries'"),
