@@ -51,6 +51,11 @@ def describe_queues() -> list[dict[str, Any]]:
     return found
 
 
+def has_queue(session: Session, name: str) -> bool:
+    """Whether a queue exists."""
+    return session.execute(query("find_queue"), {"name": name}).fetchone() is not None
+
+
 def messages(session: Session, queue: str, limit: int | None) -> list[dict[str, Any]]:
     """List the messages of a queue, the oldest first. Columns: see ``messages.sql``."""
     with session.cursor(row_factory=dict_row) as cursor:

@@ -204,13 +204,15 @@ class Inlet:
         return bool(self._session.fetch("take_turn", turn=name)[0][0])
 
     def start_relay(self, outbox: str) -> None:
-        """Note that the outbox has messages to forward."""
+        """Note that the outbox is forwarded, and move there what SQL sent to queues that nobody has declared."""
         self._session.fetch("start_relay", name=outbox)
 
-    def tend_if_due(self) -> None:
-        """Do the periodic work, if it is time."""
-        if self.rhythm.tend_is_due():
-            self.tend()
+    def tend_if_due(self) -> bool:
+        """Do the periodic work, if it is time. Returns whether it was."""
+        if not self.rhythm.tend_is_due():
+            return False
+        self.tend()
+        return True
 
     def _wanted(self) -> tuple[dict[Slot, int], list[int]]:
         """Find what to take: the slots with their group numbers, and the room of each group."""

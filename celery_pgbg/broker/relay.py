@@ -94,7 +94,9 @@ class Relay:
             if len(deliveries) < _BATCH:
                 if is_done():
                     return
-                inlet.tend_if_due()
+                if inlet.tend_if_due():
+                    # A transaction that began before this relay may have sent from SQL.
+                    inlet.start_relay(OUTBOX)
                 inlet.waiting.wait(inlet.fileno(), self._settings.poll_interval, lambda: False)
 
     def _send(self, producer: Any, delivery: Delivery) -> None:

@@ -129,6 +129,8 @@ def refresh_materialized_views(schemas: Sequence[str] | None = None) -> tuple[st
 
     Each view is refreshed in its own transaction. Only views without a unique index on columns lock their readers out.
     """
+    if isinstance(schemas, str):
+        raise TypeError(f"schemas must be a list of names, such as [{schemas!r}], got a str")
     names = None if schemas is None else list(schemas)
     return "CALL celery_pgbg.refresh_materialized_views(%(schemas)s::text[])", {"schemas": names}
 

@@ -10,7 +10,7 @@ from psycopg import errors
 from celery_pgbg.broker import browsing
 from celery_pgbg.broker.transport import DRIVER_TYPE
 from celery_pgbg.broker.urls import address_of
-from celery_pgbg.database.sessions import connect
+from celery_pgbg.database.sessions import Session, connect
 from celery_pgbg.operating.findings import Finding
 from celery_pgbg.operating.times import for_people
 
@@ -42,6 +42,16 @@ def check_our_broker(connection: Any) -> Iterator[Finding]:
     yield _vacuum(health, sum(row["waiting"] + row["taken"] for row in queues))
 
 
+def check_leftovers(session: Session) -> Iterator[Finding]:
+    """Check what waits in the database of an app with another broker: in the outbox, and in queues of before."""
+    try:
+        queues = browsing.queues(session)
+    except errors.InsufficientPrivilege:
+        return
+    if any(row["waiting"] for row in queues):
+        yield from _backlogs(queues)
+
+
 _ONLY_SENDS = (
     "role {} may only send messages, if that: a Celery worker, and this check, need a role from "
     "`celery -A yourproject pgbg install --grant-to`"
@@ -67,8 +77,9 @@ def _backlogs(queues: list[dict[str, Any]]) -> Iterator[Finding]:
 
 
 def _lost(health: dict[str, Any]) -> Finding:
-    if not health["lost_consumers"]:
-        return Finding("ok", "lost consumers", "none")
+    # Without messages they are what ended programs have left behind, such as `celery inspect` or this check.
+    if not health["lost_messages"]:
+        return Finding("ok", "lost consumers", "none with messages")
     return Finding(
         "warning",
         "lost consumers",

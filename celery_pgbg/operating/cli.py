@@ -62,8 +62,10 @@ def _install(session: Session, grant_to: list[str], share_with: str | None, send
     try:
         return schema.install(session, grant_to, share_with, senders)
     except psycopg.errors.InsufficientPrivilege as exc:
+        grant = f"--grant-to {session.info.user}"
         raise click.ClickException(
-            f"{exc}\nInstalling needs a superuser: use --dsn with one, or give `pgbg install --sql` to your DBA."
+            f"{exc}\nInstalling needs a superuser: use --dsn with one, and {grant}; or give the output of "
+            f"`pgbg install --sql {grant}` to your DBA."
         ) from exc
     except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as exc:
         major = session.info.server_version // 10_000

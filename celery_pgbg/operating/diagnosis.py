@@ -11,6 +11,7 @@ from typing import Any, Literal
 import kombu
 import psycopg
 
+from celery_pgbg.broker.outbox import goes_through_outbox
 from celery_pgbg.configuration import settings_of
 from celery_pgbg.database import poolers, schema
 from celery_pgbg.database.capabilities import Capabilities, detect
@@ -21,7 +22,7 @@ from celery_pgbg.execution.launching.launching_session import SESSION_WORKER_LIM
 from celery_pgbg.execution.records.attempts import settle_lost
 from celery_pgbg.execution.round_trip import round_trip
 from celery_pgbg.execution.strategies.means import MOST_LAUNCHERS
-from celery_pgbg.operating.broker_health import check_our_broker
+from celery_pgbg.operating.broker_health import check_leftovers, check_our_broker
 from celery_pgbg.operating.findings import Finding
 from celery_pgbg.outcomes import UNSEEN
 from celery_pgbg.settings import Settings
@@ -257,6 +258,8 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
         yield Finding("error", "installation", str(exc))
         return
     yield Finding("ok", "extension", f"pg_background {capabilities.version} in schema {capabilities.schema}")
+    if goes_through_outbox(app):
+        yield from check_leftovers(session)
     yield from _check_older(capabilities)
     yield from _check_slots(app, session, settings, capabilities)
     yield from _settle_lost(session)

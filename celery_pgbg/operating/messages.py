@@ -48,6 +48,8 @@ def messages(
     if (send_back and not dead) or (purge and name is None):
         raise click.UsageError("--send-back needs --dead, and --purge needs a queue")
     with installed_session(app, alias) as session:
+        if not dead and queue is not None and not browsing.has_queue(session, queue):
+            raise click.ClickException(f"there is no queue {safe(queue)!r}: `pgbg messages` lists all queues")
         if send_back:
             click.echo(f"sent back {browsing.send_back(session, message_id)} messages")
         elif purge:

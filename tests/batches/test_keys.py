@@ -159,6 +159,7 @@ def test_a_key_that_cannot_be_walked_is_refused(
         batched(walked.noting(), walked.name, key)()
 
     assert expected in str(caught.value)
+    assert caught.value.diag.context is None
     assert walked.noted() == {}
 
 

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from kombu import Connection
 
 from celery_pgbg.broker.station import close_stations
-from celery_pgbg.operating.broker_health import check_our_broker
+from celery_pgbg.database.sessions import connect
+from celery_pgbg.operating.broker_health import check_leftovers, check_our_broker
 from celery_pgbg.operating.cli import pgbg as commands
 from tests.waiting import eventually
 
@@ -51,6 +52,26 @@ def test_dead_letters_are_shown_and_sent_back_and_a_queue_is_purged(pgbg: Callab
     assert (first["task_id"], first["deliveries"], first["dead_from"]) == ("an id\x1b[2J", 0, None)
     assert "deleted 2 messages" in pgbg("messages", "orders", "--purge", "--yes")
     assert "shop.ship" not in pgbg("messages", "orders")
+
+
+def test_a_misspelt_queue_is_an_error(pgbg: Callable[..., str]) -> None:
+    for arguments in (["messages", "ordres"], ["messages", "ordres", "--purge", "--yes"]):
+        with pytest.raises(AssertionError, match="there is no queue 'ordres'"):
+            pgbg(*arguments)
+
+
+def test_the_doctor_of_an_app_with_another_broker_sees_what_no_relay_forwards(
+    pgbg: Callable[..., str], broker_dsn: str, server: Any
+) -> None:
+    server.execute("TRUNCATE celery_pgbg.message")
+    with connect(broker_dsn, application_name="test", connect_timeout=10) as session:
+        assert list(check_leftovers(session)) == []
+        server.execute("SELECT celery_pgbg.publish('', 'celery_pgbg.outbox', 0, NULL, false, '{}', '')")
+        assert [finding.level for finding in check_leftovers(session)] == ["ok"]
+        server.execute("UPDATE celery_pgbg.message SET sent_at = sent_at - interval '2 hours'")
+        [finding] = check_leftovers(session)
+    assert finding.level == "warning"
+    assert "a relay" in finding.said
 
 
 def test_stats_show_the_queues(pgbg: Callable[..., str]) -> None:
@@ -91,7 +112,10 @@ def test_the_doctor_looks_at_the_broker(pgbg: Callable[..., str], broker_dsn: st
         "broker rights": "ok", "backlog": "ok", "lost consumers": "ok", "vacuum": "ok",
     }  # fmt: skip
     server.execute("UPDATE celery_pgbg.message SET sent_at = sent_at - interval '2 hours'")
-    server.execute("INSERT INTO celery_pgbg.consumer (name) VALUES ('gone')")
+    [gone] = server.execute("INSERT INTO celery_pgbg.consumer (name) VALUES ('gone') RETURNING id").fetchone()
+    # A program that ended with no message is nothing to report.
+    assert findings()["lost consumers"].level == "ok"
+    server.execute("UPDATE celery_pgbg.message SET taken_by = %s WHERE dead_from IS NOT NULL", [gone])
     server.execute("ALTER TABLE celery_pgbg.message SET (autovacuum_enabled = off)")
     try:
         found = findings()
@@ -99,7 +123,7 @@ def test_the_doctor_looks_at_the_broker(pgbg: Callable[..., str], broker_dsn: st
         server.execute("ALTER TABLE celery_pgbg.message RESET (autovacuum_enabled)")
     assert {found[what].level for what in ("backlog", "lost consumers", "vacuum")} == {"warning"}
     assert "the oldest for 2h00m" in found["backlog"].said
-    assert "1 ended without" in found["lost consumers"].said
+    assert "1 ended without giving back 1 messages" in found["lost consumers"].said
     assert "autovacuum is off" in found["vacuum"].said
 
 

@@ -19,10 +19,13 @@ import psycopg2
 import pytest
 import sqlalchemy
 from celery import Celery, chain, chord, group
+from kombu import Connection, Queue
 from redis import Redis
 from sqlalchemy.orm import Session
 
 import celery_pgbg
+from celery_pgbg.broker.outbox import OUTBOX
+from celery_pgbg.broker.queries import query
 from celery_pgbg.broker.relay import Relay
 from celery_pgbg.broker.station import close_stations
 from celery_pgbg.configuration import settings_of
@@ -238,6 +241,38 @@ def test_with_another_broker_a_relay_sends_on_in_order(redis_app: Celery, broker
     ]
     Relay(redis_app, broker_dsn, settings_of(redis_app)).run(is_done=is_empty(server))
     assert relayed(redis_app) == [(sent, 7)]
+
+
+def test_what_sql_sent_before_the_first_relay_is_forwarded_too(redis_app: Celery, broker_dsn: str, server: Any) -> None:
+    server.execute("UPDATE celery_pgbg.queue SET declared_at = '-infinity' WHERE name = 'celery_pgbg.outbox'")
+    queue = redis_app.conf.task_default_queue
+
+    def send(number: int) -> tuple[str, int]:
+        text = "SELECT celery_pgbg.send_task('shop.ship', args => jsonb_build_array(%s::int), queue => %s)"
+        return server.execute(text, [number, queue]).fetchone()[0], number
+
+    sent = [send(1), send(2)]
+    Relay(redis_app, broker_dsn, settings_of(redis_app)).run(is_done=is_empty(server))
+    sent.append(send(3))
+    Relay(redis_app, broker_dsn, settings_of(redis_app)).run(is_done=is_empty(server))
+    assert relayed(redis_app) == sent
+
+
+def test_the_first_program_declares_a_queue_that_sql_has_sent_to(broker_dsn: str, server: Any) -> None:
+    server.execute("UPDATE celery_pgbg.queue SET declared_at = '-infinity' WHERE name = 'celery_pgbg.outbox'")
+    server.execute("SELECT celery_pgbg.send_task('shop.ship', queue => 'by sql', priority => 7)")
+    with Connection(f"pgbg+{broker_dsn}") as connection:
+        queue = Queue("by sql", max_priority=5)(connection.default_channel)
+        queue.declare()
+        Queue("by sql", max_priority=9)(connection.default_channel).declare()
+        asked = "SELECT max_priority FROM celery_pgbg.queue WHERE name = 'by sql' AND declared_at > '-infinity'"
+        assert server.execute(asked).fetchone() == (5,)
+        # A relay that starts now leaves the queue alone.
+        server.execute(query("start_relay"), {"name": OUTBOX})
+        message = queue.get()
+        message.ack()
+    close_stations()
+    assert message.headers["task"] == "shop.ship"
 
 
 @pytest.fixture(params=["redis", "amqp"])

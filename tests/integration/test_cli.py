@@ -245,6 +245,8 @@ def test_cancel_by_force_needs_no_celery_worker_and_is_for_good(
     assert_one_message(pgbg("cancel", result.id, **arguments), "no Celery worker answers")
     assert pgbg("cancel", "--force", result.id, **arguments).returncode == 0
     eventually("gone", lambda: not running(database, result.id))
+    [attempt] = json.loads(pgbg("show", result.id, "--json", **arguments).stdout)["attempts"]
+    assert attempt["started_at"] == attempt["launched_at"]
     assert_one_message(pgbg("cancel", "--force", result.id, **arguments), "no background worker runs")
     shop.start_worker()
     with pytest.raises(psycopg.errors.QueryCanceled, match="by hand"):

@@ -147,6 +147,13 @@ def test_materialised_views_are_refreshed_after_those_they_read(run: Callable[..
     assert one(session, "SELECT v FROM m_empty") == 2
 
 
+def test_views_of_a_schema_that_is_not_there_are_not_passed_over(run: Callable[..., Any]) -> None:
+    with pytest.raises(psycopg.errors.InvalidSchemaName, match='schema "no such" does not exist'):
+        run("refresh_materialized_views", ["public", "no such"])
+    with pytest.raises(TypeError, match="a list of names"):
+        run("refresh_materialized_views", "public")
+
+
 @pytest.mark.parametrize("kind", ["date", "timestamp", "timestamptz"])
 def test_partitions_come_and_go(run: Callable[..., Any], session: Database, kind: str) -> None:
     name = f"Sale_{uuid.uuid4().hex[:6]}"

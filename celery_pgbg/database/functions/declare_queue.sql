@@ -1,4 +1,5 @@
--- Make a queue, unless it exists; an existing queue is not changed, except that its expiry time begins again.
+-- Make a queue, unless it exists; an existing queue is not changed, except that its expiry time begins again. A queue that
+-- only send_task has made counts as not declared: it gets the arguments of this declaration.
 --
 -- For senders too, which may not change existing queues: so it runs with the rights of its owner. With passive,
 -- nothing is made, counts are exact, and the id is NULL if the queue does not exist.
@@ -19,8 +20,10 @@ AS $$
 DECLARE
     key CONSTANT bytea := celery_pgbg.name_key(declare_queue.name);
     unused_ms bigint;
+    is_declared boolean;
 BEGIN
-    SELECT q.id, q.expires_ms INTO declare_queue.id, unused_ms
+    SELECT q.id, q.expires_ms, q.declared_at > '-infinity' OR starts_with(q.name, 'celery_pgbg.')
+    INTO declare_queue.id, unused_ms, is_declared
     FROM celery_pgbg.queue AS q WHERE q.name_key = key;
     IF declare_queue.id IS NULL AND NOT declare_queue.passive THEN
         INSERT INTO celery_pgbg.queue AS q
@@ -32,11 +35,21 @@ BEGIN
             clock_timestamp() + interval '1 millisecond' * declare_queue.expires_ms
         )
         ON CONFLICT (name_key) DO UPDATE SET expires_at = q.expires_at
-        RETURNING q.id INTO declare_queue.id;
+        RETURNING q.id, q.declared_at > '-infinity' INTO declare_queue.id, is_declared;
     ELSIF unused_ms IS NOT NULL AND NOT declare_queue.passive THEN
         UPDATE celery_pgbg.queue AS q
         SET expires_at = clock_timestamp() + interval '1 millisecond' * unused_ms
         WHERE q.id = declare_queue.id AND q.expires_at IS NOT NULL;
+    END IF;
+    IF NOT declare_queue.passive AND NOT is_declared THEN
+        UPDATE celery_pgbg.queue AS q
+        SET auto_delete = declare_queue.auto_delete,
+            max_priority = least(greatest(coalesce(declare_queue.max_priority, 0), 0), 255),
+            message_ttl_ms = declare_queue.message_ttl_ms,
+            expires_ms = declare_queue.expires_ms,
+            expires_at = clock_timestamp() + interval '1 millisecond' * declare_queue.expires_ms,
+            declared_at = clock_timestamp()
+        WHERE q.id = declare_queue.id AND q.declared_at = '-infinity';
     END IF;
     consumers := (SELECT count(*) FROM celery_pgbg.subscription AS s WHERE s.queue_id = declare_queue.id);
     messages := (

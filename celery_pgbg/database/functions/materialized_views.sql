@@ -4,7 +4,15 @@ CREATE OR REPLACE FUNCTION celery_pgbg.materialized_views(schemas text[])
 RETURNS TABLE (name text, may_be_concurrent boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    missing CONSTANT text := (
+        SELECT min(given.name) FROM unnest(schemas) AS given (name)
+        WHERE NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = given.name)
+    );
 BEGIN
+    IF missing IS NOT NULL THEN
+        RAISE invalid_schema_name USING MESSAGE = format('schema "%s" does not exist', missing);
+    END IF;
     RETURN QUERY
     WITH RECURSIVE reads AS (
         SELECT DISTINCT rule.ev_class AS reader, d.refobjid AS source

@@ -8,7 +8,9 @@ AS $$
 DECLARE
     below CONSTANT integer := coalesce(
         nullif(strpos(context, 'celery_pgbg.execute_statement(text,'), 0), nullif(strpos(context, 'celery_pgbg.run_v1(text,'), 0),
-        strpos(context, 'celery_pgbg.walk_batch(text,')
+        nullif(strpos(context, 'celery_pgbg.walk_batch(text,'), 0),
+        -- a walk that cannot begin: the first of our functions
+        CASE WHEN strpos(context, 'celery_pgbg.walk_start(text,') > 0 THEN strpos(context, 'celery_pgbg.walk_') ELSE 0 END
     );
     own text := left(context, below - 1);
     added text;

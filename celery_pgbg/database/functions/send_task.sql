@@ -1,7 +1,9 @@
 -- Send a task to Celery from SQL, in the calling transaction: the message exists from the commit on.
 --
--- If a relay forwards to another broker, and no queue of that name exists here, the message goes to the outbox. Returns the
--- task id. args is a JSON array, kwargs a JSON object. Senders call this function: so it runs with the rights of its owner.
+-- If a relay forwards to another broker, and no program of Celery has declared that queue here, the message goes to the outbox.
+-- Before the first relay, nobody knows the broker: the message waits in a queue made here, whose time of declaration is
+-- -infinity. Whoever comes first gets it: a program that declares the queue, or a relay. Returns the task id. args is a JSON
+-- array, kwargs a JSON object. Senders call this function: so it runs with the rights of its owner.
 CREATE OR REPLACE FUNCTION celery_pgbg.send_task(
     name text,
     args jsonb DEFAULT '[]',
@@ -43,11 +45,16 @@ BEGIN
         RAISE invalid_parameter_value USING
             MESSAGE = 'send_task needs the name of a task, args as a JSON array and kwargs as a JSON object';
     END IF;
-    IF NOT EXISTS (SELECT FROM celery_pgbg.queue AS q WHERE q.name_key = celery_pgbg.name_key(queue)) THEN
-        IF EXISTS (SELECT FROM celery_pgbg.queue AS q WHERE q.name_key = celery_pgbg.name_key(outbox) AND q.declared_at > '-infinity') THEN
-            relayed := true;
-        ELSE
-            PERFORM celery_pgbg.declare_queue(queue);
+    IF NOT EXISTS (
+        SELECT FROM celery_pgbg.queue AS q WHERE q.name_key = celery_pgbg.name_key(queue) AND q.declared_at > '-infinity'
+    ) THEN
+        relayed := EXISTS (
+            SELECT FROM celery_pgbg.queue AS q WHERE q.name_key = celery_pgbg.name_key(outbox) AND q.declared_at > '-infinity'
+        );
+        IF NOT relayed THEN
+            INSERT INTO celery_pgbg.queue (name, name_key, auto_delete, max_priority, declared_at)
+            VALUES (queue, celery_pgbg.name_key(queue), false, 0, '-infinity')
+            ON CONFLICT (name_key) DO NOTHING;
         END IF;
     END IF;
     PERFORM celery_pgbg.publish('', CASE WHEN relayed THEN outbox ELSE queue END, priority, NULL, false, envelope, convert_to(content, 'UTF8'));

@@ -3,8 +3,16 @@
 WITH stored AS (
     INSERT INTO celery_pgbg.outcome (task_id, attempt, succeeded, pid, started_at, finished_at, settled_as, sqlstate, message)
     VALUES (
-        %(task_id)s::text, %(attempt)s::integer, false, 0, clock_timestamp(), clock_timestamp(),
-        %(reason)s::text, '57014', %(message)s::text
+        %(task_id)s::text, %(attempt)s::integer, false, 0,
+        coalesce(
+            (
+                SELECT e.launched_at FROM celery_pgbg.execution AS e
+                WHERE e.task_id = %(task_id)s::text AND e.attempt = %(attempt)s::integer
+                    AND e.owner = (SELECT celery_pgbg.owner())
+            ),
+            clock_timestamp()
+        ),
+        clock_timestamp(), %(reason)s::text, '57014', %(message)s::text
     )
     ON CONFLICT (task_id, attempt, owner) DO NOTHING
     RETURNING task_id, attempt, owner
