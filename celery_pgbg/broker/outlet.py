@@ -119,8 +119,7 @@ class Outlet:
             # A pooler may use another session the next time.
             session.prepare_threshold = None
         else:
-            # What we declare, a transaction of this very thread may have declared and not committed.
-            session.execute(query("limit_waiting"))
+            session.execute(query("prepare_sender"))
         return session
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 from psycopg.rows import TupleRow
 
 from celery_pgbg.database import queries
@@ -25,6 +25,15 @@ logger = logging.getLogger(__name__)
 
 #: Whether it was logged that ``idle_session_timeout`` is set.
 _logged_idle_limit: list[bool] = []
+
+#: With it off, a backslash in a plain string is an escape, which our parser and functions do not expect.
+_STRINGS = "standard_conforming_strings"
+
+#: The parameters that our statements rely on, and that the server reports unasked: psycopg reads no other styles.
+_OWN = {_STRINGS: "on", "DateStyle": "ISO", "IntervalStyle": "postgres"}
+
+#: Whether it was logged that ``standard_conforming_strings`` is off.
+_logged_old_strings: list[bool] = []
 
 #: The beginning of libpq's message about an unknown parameter of a DSN.
 _NAMES_A_PARAMETER = ("invalid connection option", "invalid URI query parameter")
@@ -48,6 +57,11 @@ class _BoundedSession(psycopg.Connection[TupleRow]):
 
     answer_timeout: float | None = None
     abandoned = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Defaults of the database or role that were replaced.
+        self.replaced: dict[str, str] = {}
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """Wait as psycopg does, and give up after ``answer_timeout``. psycopg checks every tenth of a second."""
@@ -78,7 +92,7 @@ class _BoundedSession(psycopg.Connection[TupleRow]):
 def connect(
     dsn: str, *, application_name: str, connect_timeout: float, answer_timeout: float | None = None, **options: Any
 ) -> Session:
-    """Open a session in autocommit mode and with UTF-8, whatever the encoding of its database.
+    """Open a session in autocommit mode, with UTF-8, standard strings and styles, whatever its database's defaults are.
 
     Args:
         dsn: the server and database.
@@ -107,7 +121,31 @@ def connect(
         raise SessionLost(f"no connection to {where}: {message}") from exc
     session.answer_timeout = answer_timeout
     let_go_after_fork(session)
+    _replace_defaults(session)
     return session
+
+
+def _replace_defaults(session: _BoundedSession) -> None:
+    """Set the parameters that our statements rely on, where the database or its role has other defaults."""
+    for name, value in _OWN.items():
+        found = session.info.parameter_status(name)
+        # Of dates, the order of day and month may follow.
+        if found is not None and found.split(",")[0] != value:
+            session.replaced[name] = found
+            session.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+    if session.replaced.pop(_STRINGS, None) and not _logged_old_strings:
+        _logged_old_strings.append(True)
+        logger.warning(
+            "%s is off in database %r, but on for SQL tasks: write E'' where a backslash is an escape, also in "
+            "functions that tasks call",
+            _STRINGS,
+            session.info.dbname,
+        )
+
+
+def replaced_defaults(session: Session) -> dict[str, str]:
+    """The parameters that ``connect`` has replaced, which statements of tasks keep, with their values."""
+    return dict(session.replaced) if isinstance(session, _BoundedSession) else {}
 
 
 class Reconnection:

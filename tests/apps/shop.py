@@ -82,6 +82,14 @@ def define_tasks(app: Celery) -> None:
         return sql.SQL("INSERT INTO {} VALUES (%(value)s)").format(sql.Identifier(table))
 
     @sql_task(returns="value")
+    def parameter(name: str) -> str:
+        return "SELECT current_setting(%(name)s)"
+
+    @sql_task(returns="value", reuse=True)
+    def parameter_in_reused(name: str) -> str:
+        return "SELECT current_setting(%(name)s)"
+
+    @sql_task(returns="value")
     def sleep(seconds: float) -> str:
         return "SELECT pg_sleep(%(seconds)s)::text"
 

@@ -382,7 +382,7 @@ def test_a_rolled_back_launch_runs_nothing(runner: Runner, database: Any, table:
     runner.launchers[0].place([("rolled back", order(f"INSERT INTO {table} VALUES ('x')", reuse=True))])
     with database.transaction(force_rollback=True):
         (pid,) = database.execute(
-            "SELECT pid FROM celery_pgbg.launch_reusable(%s, %s, 65536, 'rolled back', 'pgbg t')",
+            "SELECT pid FROM celery_pgbg.launch_reusable(%s, %s, 65536, 'rolled back', 'pgbg t', NULL)",
             [capabilities.schema, capabilities.name("launch")],
         ).fetchone()
     query = "SELECT FROM pg_stat_activity WHERE pid = %s AND backend_type = 'pg_background'"

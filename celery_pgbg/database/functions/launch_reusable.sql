@@ -8,6 +8,7 @@ CREATE OR REPLACE FUNCTION celery_pgbg.launch_reusable(
     queue_bytes integer,
     pool text,
     application_name text,
+    settings jsonb,
     OUT pid integer,
     OUT cookie bigint
 )
@@ -31,6 +32,9 @@ BEGIN
             )
         );
     INSERT INTO celery_pgbg.bgworker AS b (pool) VALUES (launch_reusable.pool) RETURNING b.id INTO bgworker_id;
+    IF settings IS NOT NULL THEN
+        PERFORM pg_catalog.set_config(s.key, s.value, true) FROM pg_catalog.jsonb_each_text(settings) AS s;
+    END IF;
     PERFORM pg_catalog.set_config('application_name', application_name, true);
     EXECUTE pg_catalog.format('SELECT pid, cookie FROM %I.%I($1, $2)', extension_schema, launch_function)
     INTO pid, cookie

@@ -21,6 +21,10 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     own CONSTANT pg_catalog.regrole := pg_catalog.quote_ident(CURRENT_USER);
+    -- as the launching session wants them for tasks; RESET ALL would set that session's own
+    isolation CONSTANT pg_catalog.text := pg_catalog.current_setting('default_transaction_isolation');
+    of_dates CONSTANT pg_catalog.text := pg_catalog.current_setting('datestyle');
+    of_intervals CONSTANT pg_catalog.text := pg_catalog.current_setting('intervalstyle');
     process_start timestamp with time zone;
     task pg_catalog.record;
     -- what a process keeps in memory only grows
@@ -60,6 +64,10 @@ BEGIN
                 pg_catalog.setseed(
                     pg_catalog.uuid_hash(pg_catalog.gen_random_uuid()) OPERATOR(pg_catalog./) 2147483648.0::double precision
                 ),
+                pg_catalog.set_config('default_transaction_isolation', isolation, false),
+                pg_catalog.set_config('datestyle', of_dates, false),
+                pg_catalog.set_config('intervalstyle', of_intervals, false),
+                pg_catalog.set_config('standard_conforming_strings', 'on', false),
                 pg_catalog.set_config('client_min_messages', 'error', false),
                 pg_catalog.set_config('row_security', 'on', false),
                 pg_catalog.set_config('application_name', task.shown_as, false);

@@ -3,6 +3,7 @@
 BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL client_min_messages = warning;
+SET LOCAL standard_conforming_strings = on;
 SELECT pg_catalog.pg_advisory_xact_lock(7098221438016225);
 -- All tasks wait behind a migration that waits for a table.
 SET LOCAL lock_timeout = '10s';

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,7 +129,7 @@ class StandaloneLauncher(StandaloneResults):
         self._make_safe(session, self.capabilities)
         query = queries.query("launch_standalone").format(**self._names("launch"))
         settings = {**self._order.settings, "application_name": self._order.application_name}
-        parameters = {"statement": statement, "settings": json.dumps(settings)}
+        parameters = {"statement": statement, "settings": self._inherited_with(settings)}
         row = self._after_kept(session, lambda: session.execute(query, parameters).fetchone())
         assert row is not None
         return Handle(row[0], row[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -79,7 +78,7 @@ class Launcher(HandleSession):
             **order_parameters(order, prepared, self._message_here(session, order)),
             # a short statement must not be planned twice
             "is_plain_query": prepared.is_plain_query and not order.reuse,
-            "settings": json.dumps(dict(prepared.settings)) if prepared.settings else None,
+            "settings": self._inherited_with(prepared.settings),
             "walk": order.walk and walk_as_json(order, order.walk, prepared),
         }
         launch = self._fetch_unless_full(session, Launch, "launch", parameters)
@@ -186,7 +185,11 @@ class Launcher(HandleSession):
     def launch_reusable(self, pool: str) -> Handle | None:
         """Launch a background worker for the orders of a pool; None if the server has no free slot."""
         with self._exclusive() as session:
-            parameters = {"pool": pool, "application_name": "pgbg reusable"}
+            parameters = {
+                "pool": pool,
+                "application_name": "pgbg reusable",
+                "settings": self._inherited_with({}),
+            }
             launched = self._fetch_unless_full(session, Launched, "launch_reusable", parameters)
             if launched is None:
                 return None

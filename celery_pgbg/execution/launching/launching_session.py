@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Literal, TypeVar
@@ -18,7 +19,7 @@ from psycopg.pq import TransactionStatus
 from celery_pgbg.database import poolers
 from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.schema import check_installed
-from celery_pgbg.database.sessions import Reconnection, Session, abandon, is_dead, stay_idle
+from celery_pgbg.database.sessions import Reconnection, Session, abandon, is_dead, replaced_defaults, stay_idle
 from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.execution import queries
 from celery_pgbg.handles import Handle
@@ -35,6 +36,9 @@ LONG_CALL = 1.0
 
 #: How long a launch waits for the slot of a new kept handle, and the pause between two checks, in seconds.
 _SLOT_SECONDS, _SLOT_PAUSE = 1.0, 0.003
+
+#: The isolation level of our own transactions.
+_ISOLATION = "read committed"
 
 #: How long closing waits for a call in progress, in seconds.
 _CLOSE_SECONDS = 1.0
@@ -71,6 +75,8 @@ class LaunchingSession:
         #: Whether its background workers may run more than one task; True until it is known.
         self.may_reuse = True
         self._queue_bytes = 65536
+        #: What background workers inherit in place of our own session's parameters.
+        self._inherited: dict[str, str] = {}
         self._kept: list[Handle] = []
         self._kept_at = -math.inf
         self._inherits_handles = False
@@ -205,7 +211,10 @@ class LaunchingSession:
         limits = {"session_worker_limit": SESSION_WORKER_LIMIT, "max_launches": self._max_launches}
         prepared = session.execute(queries.query("prepare_launcher"), limits).fetchone()
         assert prepared is not None
-        self._queue_bytes, self.may_reuse, is_standby = prepared[:3]
+        self._queue_bytes, self.may_reuse, is_standby, isolation = prepared[:4]
+        self._inherited = replaced_defaults(session)
+        if isolation != _ISOLATION:
+            self._inherited["default_transaction_isolation"] = isolation
         if is_standby:
             raise SessionLost(
                 f"{session.info.host}:{session.info.port} is a standby, which runs no tasks until it is promoted "
@@ -216,6 +225,11 @@ class LaunchingSession:
                 f"pg_background {capabilities.version} has no progress messages: report_progress shows only the percent"
             )
         self._capabilities = capabilities
+
+    def _inherited_with(self, settings: Mapping[str, str]) -> str | None:
+        """Make the settings of a launch: the database's, where our session has its own, and the task's; None if none."""
+        wanted = {**self._inherited, **settings}
+        return json.dumps(wanted) if wanted else None
 
     def _make_safe(self, session: Session, capabilities: Capabilities) -> None:
         """Before a launch, and before the end of a handle: make sure that a kept handle exists.

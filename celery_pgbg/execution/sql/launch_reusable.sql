@@ -4,5 +4,6 @@ SELECT pid, cookie FROM celery_pgbg.launch_reusable(
     launch_function => %(launch_function)s::text,
     queue_bytes => %(queue_bytes)s::integer,
     pool => %(pool)s::text,
-    application_name => %(application_name)s::text
+    application_name => %(application_name)s::text,
+    settings => %(settings)s::jsonb
 )
