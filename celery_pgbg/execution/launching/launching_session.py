@@ -227,7 +227,7 @@ class LaunchingSession:
         self._capabilities = capabilities
 
     def _inherited_with(self, settings: Mapping[str, str]) -> str | None:
-        """Make the settings of a launch: those that our session has replaced, and the task's. None if there are none."""
+        """Add a task's settings to those that our session has replaced. None if there are none."""
         wanted = {**self._inherited, **settings}
         return json.dumps(wanted) if wanted else None
 
