@@ -20,6 +20,16 @@ _MISSING = "query parameter missing: "
 #: Placeholders after IN.
 _AFTER_IN = re.compile(r"\bIN\s+%\((\w+)\)s", re.IGNORECASE)
 
+#: A placeholder that somebody has put into quotation marks.
+_QUOTED = re.compile(r"'(%\(\w+\)s)'")
+
+#: In a script of pg_dump, the line after the rows of COPY.
+_END_OF_ROWS = re.compile(r"^\\\.$", re.MULTILINE)
+
+_PSQLS_COMMAND = re.compile(r"^\s*(\\[a-z!?][\w+]*)", re.MULTILINE)
+
+_ROWS_AS_ARGUMENT = "give them as an argument and read them with jsonb_to_recordset() or unnest()"
+
 #: psycopg's errors for a query with wrong arguments; ``UnicodeError`` is for half a surrogate pair.
 _REFUSALS = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, TypeError, UnicodeError)
 
@@ -54,6 +64,12 @@ def likely_cause(query: Any, params: Any) -> str | None:
     for name in params:
         if re.search(rf"(?<![:\w]):{re.escape(name)}\b", query):
             return f"a placeholder is written %({name})s, not :{name}"
+    if quoted := _QUOTED.search(query):
+        return f"a placeholder stands without quotation marks: {quoted[1]}, not {quoted[0]}"
+    if _END_OF_ROWS.search(query):
+        return f"the rows after COPY FROM STDIN are not SQL: {_ROWS_AS_ARGUMENT}"
+    if command := _PSQLS_COMMAND.search(query):
+        return f"{command[1]} is a command of psql, not SQL"
     return None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import kombu
 import psycopg
+from kombu.utils.imports import symbol_by_name
 
 from celery_pgbg.broker.outbox import goes_through_outbox
 from celery_pgbg.configuration import settings_of
@@ -25,6 +26,7 @@ from celery_pgbg.execution.strategies.means import MOST_LAUNCHERS
 from celery_pgbg.operating.broker_health import check_leftovers, check_our_broker
 from celery_pgbg.operating.findings import Finding
 from celery_pgbg.outcomes import UNSEEN
+from celery_pgbg.pool import TaskPool
 from celery_pgbg.settings import Settings
 
 _OLDEST_SERVER = 140_000
@@ -112,9 +114,12 @@ def _check_celery(app: Any) -> Iterator[Finding]:
 
 def _check_pool(app: Any) -> Finding:
     pool, custom = app.conf.worker_pool, os.environ.get("CELERY_CUSTOM_WORKER_POOL")
-    if pool == _OUR_POOL:
-        return Finding("ok", "worker_pool", pool)
-    if custom == _OUR_POOL:
+    for name in filter(None, (pool, custom)):
+        if problem := _import_problem(name):
+            return Finding("error", "worker_pool", f"{name!r} cannot be imported: {problem}; ours is {_OUR_POOL!r}")
+    if _is_our_pool(pool):
+        return Finding("ok", "worker_pool", str(pool))
+    if custom and _is_our_pool(custom):
         return Finding("ok", "worker_pool", f"{custom}, by CELERY_CUSTOM_WORKER_POOL, in Celery workers with -P custom")
     how = f"CELERY_CUSTOM_WORKER_POOL={_OUR_POOL} and -P custom"
     if app.conf.task_routes:
@@ -128,6 +133,23 @@ def _check_pool(app: Any) -> Finding:
         f"to {_OUR_POOL!r}, or route SQL tasks to a queue of their own (task_routes) and start its Celery workers with "
         f"{how}",
     )
+
+
+def _import_problem(pool: Any) -> str | None:
+    """Why a pool that is named by module and class cannot be imported."""
+    try:
+        _is_our_pool(pool)
+    except (ImportError, AttributeError) as exc:
+        return str(exc)
+    return None
+
+
+def _is_our_pool(pool: Any) -> bool:
+    """Whether a pool is ours, or a subclass. Celery's own, such as ``prefork``, are not imported."""
+    if isinstance(pool, str) and "." not in pool and ":" not in pool:
+        return False
+    found = symbol_by_name(pool)
+    return isinstance(found, type) and issubclass(found, TaskPool)
 
 
 def _missing_client(url: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -37,6 +38,22 @@ _OURS = {
     "client_min_messages": "only tasks with atomic=False log messages; for the server's log use log_min_messages",
     "client_encoding": "it is always UTF-8",
 }
+
+
+def check_body(body: Any, owner: str) -> None:
+    """Check that the call of a body gives what the body returns.
+
+    Raises:
+        TaskDefinitionError: the body is a coroutine or a generator.
+    """
+    function = inspect.unwrap(body.__func__ if isinstance(body, staticmethod) else body) if body else None
+    for is_kind, kind in (
+        (inspect.iscoroutinefunction, "an async def"),
+        (inspect.isasyncgenfunction, "an async generator"),
+        (inspect.isgeneratorfunction, "a generator"),
+    ):
+        if is_kind(function):
+            raise TaskDefinitionError(f"{owner}: the body must be a function that returns a statement, got {kind}")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def to_query(task_name: str, returned: Any, arguments: dict[str, Any]) -> Query:
             if not isinstance(params, Mapping):
                 raise BindingError(f"{task_name}: a SQLAlchemy statement takes its parameters as a dict")
             return Query(*compile_statement(task_name, returned, dict(params)))
-    raise TaskDefinitionError(f"{task_name}: the body must return {_KINDS}, got {type(returned).__name__}")
+    got = "nothing: a return is missing" if returned is None else type(returned).__name__
+    raise TaskDefinitionError(f"{task_name}: the body must return {_KINDS}, got {got}")
 
 
 def _is_template(value: Any) -> bool:

@@ -26,7 +26,7 @@ from celery_pgbg.runners import borrowed_runner
 from celery_pgbg.tasks.calls import HEADER, checked_call, options_of_call
 from celery_pgbg.tasks.fields import REFUSED
 from celery_pgbg.tasks.last_steps import message_that_ends
-from celery_pgbg.tasks.options import TaskOptions, check_spelling
+from celery_pgbg.tasks.options import TaskOptions, check_body, check_spelling
 from celery_pgbg.tasks.results import note_outcome, task_meta_of_success
 from celery_pgbg.tasks.rows_as import with_rows_as
 from celery_pgbg.tasks.statements import to_query
@@ -97,6 +97,7 @@ class SQLTask(Task):
         if "atomic" in cls.__dict__ and not cls.atomic:
             _default(cls, acks_late=False, reject_on_worker_lost=False)
         owner = f"task {cls.__dict__.get('name') or cls.__name__}"
+        check_body(cls.__dict__.get("body"), owner)
         check_spelling(cls, owner)
         TaskOptions.of(cls).check(owner)
 

@@ -58,7 +58,12 @@ def test_wrong_arguments_of_a_message_fail_the_task(shop: Shop) -> None:
     [
         ("missing_argument", (1,), BindingError, r"shop.missing_argument.*%\(b\)s.*no argument.*arguments are: a"),
         ("lone_percent", (), BindingError, "percent|placeholder"),
-        ("returned", ("none",), TaskDefinitionError, "shop.returned: the body must return a str.*got NoneType"),
+        (
+            "returned",
+            ("none",),
+            TaskDefinitionError,
+            "shop.returned: the body must return a str.*got nothing: a return is missing",
+        ),
         ("returned", ("empty",), TaskDefinitionError, "shop.returned: the body returned an empty statement"),
         ("returned", ("list",), TaskDefinitionError, "shop.returned: the body must return a str.*got list"),
         ("returned", ("bytes",), TaskDefinitionError, "shop.returned: the body must return a str.*got bytes"),

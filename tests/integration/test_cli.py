@@ -322,6 +322,18 @@ def test_the_doctor_is_content_with_the_mixed_setup_of_the_readme(
     assert "None" not in said(custom)["slots"]
 
 
+@pytest.mark.parametrize(
+    ("pool", "level"),
+    [
+        ("celery_pgbg.pool.TaskPool", "ok"),
+        ("celery_pgbg.pool:Taskpool", "error"),
+        ("celery_pgbg.pol:TaskPool", "error"),
+    ],
+)
+def test_the_doctor_imports_the_pool(pgbg: Callable[..., Any], dsn: str, pool: str, level: str) -> None:
+    assert levels(pgbg("doctor", "--json", pgbg_dsn=dsn, worker_pool=pool))["worker_pool"] == level
+
+
 def test_metrics_are_what_prometheus_reads(pgbg: Callable[..., Any], dsn: str) -> None:
     assert pgbg("doctor", pgbg_dsn=dsn).returncode == 0
     done = pgbg("metrics", pgbg_dsn=dsn)

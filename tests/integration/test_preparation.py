@@ -167,6 +167,10 @@ def test_copy_from_and_to_a_client_is_refused_with_the_cure(runner: Runner, text
         ("SELECT 1 WHERE 1 IN %(ids)s", {"ids": [1, 2]}, r"IN %\(ids\)s takes no list: write = ANY\(%\(ids\)s\)"),
         ("SELECT :month", {"month": 7}, r"a placeholder is written %\(month\)s, not :month"),
         ("SELECT 'x' LIKE 'a%'", {}, "a percent sign is written %%"),
+        ("SELECT '%(a)s'", {"a": "x"}, r"a placeholder stands without quotation marks: %\(a\)s, not '%\(a\)s'"),
+        ("\\set x 1\nSELECT 1", {}, r"\\set is a command of psql, not SQL"),
+        ("SELECT 1;\n  \\d+ t", {}, r"\\d\+ is a command of psql, not SQL"),
+        ("COPY t FROM stdin;\n1\tx\n\\.\nSELECT 1", {}, "the rows after COPY FROM STDIN are not SQL: give them"),
     ],
 )
 def test_placeholders_as_people_write_them_first_are_refused_with_the_cure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,29 @@ def define(**options: Any) -> Any:
 def test_a_wrong_option_is_refused_with_what_is_right(options: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskDefinitionError, match=message):
         define(**options)
+
+
+async def _async_body() -> str:
+    return "SELECT 1"
+
+
+def _generator() -> Iterator[str]:
+    yield "SELECT 1"
+
+
+async def _async_generator() -> AsyncIterator[str]:
+    yield "SELECT 1"
+
+
+@pytest.mark.parametrize(
+    ("body", "got"),
+    [(_async_body, "an async def"), (_generator, "a generator"), (_async_generator, "an async generator")],
+)
+@pytest.mark.parametrize("bind", [False, True])
+def test_a_body_whose_call_gives_no_statement_is_refused(body: Any, got: str, bind: bool) -> None:
+    app = Celery("options")
+    with pytest.raises(TaskDefinitionError, match=f"x.body: the body must be a function .*, got {got}"):
+        app.task(base=SQLTask, shared=False, name="x.body", lazy=False, bind=bind)(body)
 
 
 def test_settings_are_written_as_postgresql_reads_them() -> None:
