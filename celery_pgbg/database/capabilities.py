@@ -60,6 +60,7 @@ _FUNCTIONS = {
         [f"pg_background_get_progress({_OF_HANDLE})", f"pg_background_get_progress_v2({_OF_HANDLE})"],
     ),
     "error_info": (None, [f"pg_background_error_info({_OF_HANDLE})", f"pg_background_error_info_v2({_OF_HANDLE})"]),
+    # 1.9 and 1.10 give no times, without which an end by a signal looks like a success: theirs is not used.
     "result_info": (
         "row_count bigint, command_tag text, completed boolean, has_error boolean, "
         "started_at timestamp with time zone, finished_at timestamp with time zone",

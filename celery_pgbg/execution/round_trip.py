@@ -9,7 +9,7 @@ import uuid
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
-from celery_pgbg.outcomes import Detached, Returned
+from celery_pgbg.outcomes import Detached, Raised, Returned
 from celery_pgbg.settings import Settings
 from celery_pgbg.watch import Interruption, Watch
 
@@ -44,5 +44,8 @@ def round_trip(dsn: str, settings: Settings) -> float:
             f"SELECT 1 in a background worker took more than {_ROUND_TRIP_SECONDS:g} s: probably no slot is free"
         )
     if ending != Returned(1):
-        raise RuntimeError(f"SELECT 1 in a background worker ended with {ending}")
+        end = str(ending)
+        if isinstance(ending, Raised):
+            end = f"{ending.report.message} (SQLSTATE {ending.report.sqlstate})"
+        raise RuntimeError(f"SELECT 1 in a background worker ended with {end}")
     return seconds

@@ -52,7 +52,7 @@ _SHOWN = 5
 _LACKING = {
     "get_progress": "no progress messages beside the percent, no pg_background.max_workers and no worker_timeout (from "
     "1.8 on)",
-    "result_info": "no record of how a statement ended (from 1.9 on), so the end of an atomic=False task is unknown if "
+    "result_info": "no record of how a statement ended (from 2.0 on), so the end of an atomic=False task is unknown if "
     "its rows have a column of the type void, or no column",
 }
 
@@ -280,6 +280,7 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
         yield Finding("error", "installation", str(exc))
         return
     yield Finding("ok", "extension", f"pg_background {capabilities.version} in schema {capabilities.schema}")
+    yield from _check_files(available[0], capabilities)
     if goes_through_outbox(app):
         yield from check_leftovers(session)
     yield from _check_older(capabilities)
@@ -291,6 +292,17 @@ def _check_database(app: Any, session: Session, dsn: str, settings: Settings) ->
         yield Finding("error", "round trip", str(exc))
     else:
         yield Finding("ok", "round trip", f"SELECT 1 in a background worker took {seconds * 1000:.0f} ms")
+
+
+def _check_files(files: str, capabilities: Capabilities) -> Iterator[Finding]:
+    """Compare the version in the database with that of the server's files, which a package can have replaced."""
+    if files != capabilities.version:
+        yield Finding(
+            "warning",
+            "extension files",
+            f"the server's files are of pg_background {files}, the database has {capabilities.version}: if the library "
+            "lacks one of its functions every task fails; run `ALTER EXTENSION pg_background UPDATE` as a superuser",
+        )
 
 
 def _check_older(capabilities: Capabilities) -> Iterator[Finding]:

@@ -16,7 +16,12 @@ from psycopg import sql
 _FOLDER = Path(__file__).parent
 
 #: Each line: how large a queue is by default, and the files of what it has.
-_LINES: dict[str, tuple[int, list[str]]] = {"1.6": (65536, ["common"]), "1.8": (0, ["common", "since_1.8"])}
+_LINES: dict[str, tuple[int, list[str]]] = {
+    "1.6": (65536, ["common"]),
+    "1.8": (0, ["common", "since_1.8"]),
+    # 1.10 only adds functions that we never call.
+    "1.9": (0, ["common", "since_1.8", "since_1.9"]),
+}
 
 CATALOGS: dict[str, dict[str, Any]] = json.loads((_FOLDER / "catalogs.json").read_text())
 

@@ -1,4 +1,4 @@
--- What 1.6 to 1.8 have in common: the old API, which knows a bare PID, and the one of handles. In these lines a cancel
+-- What 1.6 to 1.10 have in common: the old API, which knows a bare PID, and the one of handles. In these lines a cancel
 -- before the background worker runs its SQL, and the end of a session's last handle, crash the server: here they raise.
 CREATE TYPE pg_background_handle AS (pid integer, cookie bigint);
 

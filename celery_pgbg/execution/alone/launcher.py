@@ -182,7 +182,7 @@ class StandaloneLauncher(StandaloneResults):
     def _readable(self, session: Session, statement: str) -> str:
         """Rewrite a query with an unreadable column of type void, so that its end or rows can be known.
 
-        Up to pg_background 1.8 only a result that was read to its end proves success.
+        Before pg_background 2.0 only a result that was read to its end proves success.
         """
         described = self._columns
         if described is None or _VOID not in described.types:

@@ -37,7 +37,7 @@ _TAGS_OF_QUERIES = {"WITH": "SELECT", "VALUES": "SELECT", "TABLE": "SELECT"}
 
 @dataclass(frozen=True)
 class _Info:
-    """pg_background's report on a statement's end, from 1.9 on."""
+    """pg_background's report on a statement's end, from 2.0 on; that of 1.9 and 1.10 has no time."""
 
     command_tag: str | None
     row_count: int
