@@ -7,13 +7,16 @@ import dataclasses
 import json
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
+from celery_pgbg.operating.cli import pgbg
 from celery_pgbg.settings import Settings
 from tests.doc_blocks import FILE, PAGES, PROJECT, blocks_of, python_blocks
 
@@ -92,6 +95,38 @@ def test_every_python_block_runs() -> None:
         [sys.executable, "-c", _RUN], input=json.dumps(pages), capture_output=True, text=True, cwd=PROJECT
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_every_command_of_ours_on_the_pages_has_these_options() -> None:
+    """In blocks and in the text; a word in capitals or ``$(...)`` stands for a value."""
+    found = {
+        words.strip()
+        for page in PAGES
+        for words in re.findall(
+            r"(?:celery -A \S+ |`(?:celery )?)pgbg (?!results <)((?:[^`#|>\n(]|\$\(.*?\))+)", page.read_text()
+        )
+    }
+    assert len(found) > 30
+    wrong = [f"{words}: {problem}" for words in sorted(found) if (problem := _problem_of(words))]
+    assert not wrong, "\n".join(wrong)
+
+
+def _problem_of(words: str) -> str | None:
+    """What click says of the arguments of ``celery pgbg``; nothing runs."""
+    arguments = shlex.split(re.sub(r"\$\(.*?\)", "ID", words.strip()).rstrip(".,;:"))
+    if arguments in (["COMMAND"], []):
+        return None
+    context = click.Context(pgbg, info_name="pgbg")
+    try:
+        name, command, rest = pgbg.resolve_command(context, arguments)
+        assert command is not None
+        command.make_context(name, rest, parent=context)
+    except (click.MissingParameter, click.BadOptionUsage):
+        # The text names a command or an option without its value.
+        return None
+    except click.ClickException as exc:
+        return exc.format_message()
+    return None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
