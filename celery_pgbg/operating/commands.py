@@ -60,6 +60,12 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"expected a moment such as 2026-11-26T17:15:04+00:00, got {value!r}", param, ctx)
 
 
+_MORE_RIGHTS = (
+    "This role may not do that: `pgbg install --grant-to ROLE`, run as a superuser, lets a role run and see tasks; "
+    "uninstalling needs the role that installed."
+)
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the app, and make expected errors messages without tracebacks."""
 
@@ -68,6 +74,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(context: click.Context, *args: Any, **options: Any) -> None:
         try:
             function(context.obj.app, *args, **options)
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise click.ClickException(f"{str(exc).strip()}\n{_MORE_RIGHTS}") from exc
         except (PgbgError, psycopg.Error) as exc:
             raise click.ClickException(str(exc).strip()) from exc
 

@@ -205,6 +205,9 @@ def test_the_printed_sql_lets_the_granted_role_run_tasks(
         as_role = url_of(dsn, user=role)
         before = pgbg("doctor", "--json", pgbg_dsn=as_role)
         assert levels(before)["installation"] == "error"
+        session.execute(schema.install_script([], senders=[role]).encode())
+        assert_one_message(pgbg("ps", pgbg_dsn=as_role), "--grant-to ROLE")
+        assert pgbg("uninstall", "--yes", pgbg_dsn=dsn).returncode == 0
         script = pgbg("install", "--sql", "--grant-to", role).stdout
         command = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", dsn]
         subprocess.run(command, input=script, text=True, check=True, capture_output=True)

@@ -14,6 +14,7 @@ from psycopg import errors, sql
 from celery_pgbg.database import schema
 from celery_pgbg.database.result_rows import Payload, Reference, ResultRow
 from celery_pgbg.database.results import ResultStore
+from celery_pgbg.database.values import to_exception
 from celery_pgbg.execution.control import operations, walk_control
 from celery_pgbg.execution.control.stopping import stop_attempt
 from celery_pgbg.execution.launching.launches import Placement
@@ -73,6 +74,16 @@ def session_of(shared: tuple[str, dict[str, str]]) -> Iterator[Callable[..., Ses
     yield make
     for session in made:
         session.close()
+
+
+def test_a_role_that_may_not_be_taken_is_an_error_without_our_own_context(
+    shared: tuple[str, dict[str, str]], runner_of: Callable[..., Runner]
+) -> None:
+    ending = run(runner_of("alice"), order("SELECT 1", role=shared[1]["mallory"]))
+    assert isinstance(ending, Raised)
+    error = to_exception(ending.report)
+    assert isinstance(error, errors.InsufficientPrivilege)
+    assert error.diag.context is None
 
 
 @pytest.mark.parametrize("victim", ["alice", None], ids=["of a role", "of a superuser"])

@@ -40,7 +40,12 @@ BEGIN
                 NULL;
         END CASE;
     END IF;
-    error.context := celery_pgbg.own_context(error.context, executed, '{SELECT pg_catalog.array_agg(w.item) FILTER}');
+    error.context := celery_pgbg.own_context(
+        error.context,
+        -- the option role, which the launching role may not take
+        pg_catalog.array_append(executed, 'SELECT pg_catalog.set_config(''role'', role_name, true)'::pg_catalog.text),
+        '{SELECT pg_catalog.array_agg(w.item) FILTER}'
+    );
     INSERT INTO celery_pgbg.outcome (
         task_id, attempt, owner, succeeded, pid, started_at, finished_at, returns, sqlstate, message, error_fields
     ) VALUES (
