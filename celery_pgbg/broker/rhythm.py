@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from enum import Enum
 from typing import TypeVar
 
 T = TypeVar("T")
+
+#: If a message commits this much later than one with a higher id, in seconds, it is still found at once. Our own
+#: commits take some milliseconds; messages of a caller's transaction are found by a full look.
+LATE_SECONDS = 0.3
 
 #: Seconds between two checks for messages of lost consumers, and for messages without a notification. Heartbeats have
 #: none, and Celery gives up a Celery worker whose heartbeats do not arrive for four seconds.
@@ -43,14 +48,16 @@ class DeepLooks:
     Args:
         share: the largest share of the time that such looks take.
         shortest: the shortest time between two of them, in seconds.
+        longest: the longest time, whatever their share.
     """
 
     #: A look that takes no longer may happen at any time.
     _CHEAP = 0.005
 
-    def __init__(self, share: float, shortest: float) -> None:
+    def __init__(self, share: float, shortest: float = 0.0, longest: float = math.inf) -> None:
         self._share = share
         self._shortest = shortest
+        self._longest = longest
         self._next = 0.0
         self.is_cheap = True
 
@@ -61,7 +68,7 @@ class DeepLooks:
     def note(self, seconds: float) -> None:
         """Note the time that one took."""
         self.is_cheap = seconds <= self._CHEAP
-        self._next = time.monotonic() + max(self._shortest, seconds / self._share)
+        self._next = time.monotonic() + min(max(self._shortest, seconds / self._share), self._longest)
 
 
 class Rhythm:
@@ -80,7 +87,10 @@ class Rhythm:
         self._listens = listens
         self._poll_interval = poll_interval
         self._poll_seconds = _FIRST_POLL
-        self._deep_looks = {Reach.FULL: DeepLooks(0.02, 1.0), Reach.LATE: DeepLooks(0.05, 0.0)}
+        self._deep_looks = {
+            Reach.FULL: DeepLooks(share=0.02, shortest=1.0),
+            Reach.LATE: DeepLooks(share=0.05, longest=LATE_SECONDS),
+        }
         self._started = self._next_look = self._next_tend = self._last_notified = 0.0
         self._tends = self._turns = 0
         self._rung = True

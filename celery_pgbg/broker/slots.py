@@ -7,14 +7,10 @@ from collections import deque
 from typing import Protocol
 
 from celery_pgbg.broker.messages import Delivery
-from celery_pgbg.broker.rhythm import Reach
+from celery_pgbg.broker.rhythm import LATE_SECONDS, Reach
 
 #: How many messages one look takes for a consumer without a prefetch count.
 BATCH = 200
-
-#: If a message commits this much later than one with a higher id, in seconds, it is still found at once. Our own
-#: commits take some milliseconds; messages of a caller's transaction are found by a full look.
-_LATE_SECONDS = 0.3
 
 
 class Taker(Protocol):
@@ -94,5 +90,5 @@ class Slot:
         highest_id = max(ids)
         self._next_id = highest_id + 1
         self._taken.append((now, highest_id))
-        while self._taken[0][0] < now - _LATE_SECONDS:
+        while self._taken[0][0] < now - LATE_SECONDS:
             self._settled_id = max(self._settled_id, self._taken.popleft()[1] + 1)

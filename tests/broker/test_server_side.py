@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from kombu import Connection, Consumer, Queue
+from kombu.asynchronous import Hub
 
 from celery_pgbg.broker.station import close_stations
 from tests.waiting import eventually
@@ -129,9 +130,12 @@ def test_a_long_queue_under_an_old_snapshot_is_emptied_without_reading_dead_rows
         )
         channel.basic_qos(0, 10, False)
         before = read(server)
+        hub = Hub()
+        steps = hub.create_loop()
+        connection.register_with_event_loop(hub)
         with Consumer(channel, [queue], on_message=take):
             while taken < 10_000:
-                connection.drain_events(timeout=10)
+                next(steps)
         close_stations()
         sessions = (
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgbg broker%'"

@@ -39,7 +39,7 @@ def test_many_messages_are_taken_by_the_clock() -> None:
 
 
 def test_looks_that_search_far_back_take_a_small_share_of_the_time() -> None:
-    looks = DeepLooks(share=0.1, shortest=0.0)
+    looks = DeepLooks(share=0.1)
     assert looks.is_due()
     looks.note(100)
     assert not looks.is_due()
@@ -48,6 +48,9 @@ def test_looks_that_search_far_back_take_a_small_share_of_the_time() -> None:
     seldom = DeepLooks(share=0.1, shortest=100.0)
     seldom.note(0)
     assert not seldom.is_due()
+    often = DeepLooks(share=0.1, longest=0.0)
+    often.note(100)
+    assert often.is_due()
 
 
 def test_a_look_begins_where_messages_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
