@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.asynchronous.hub import Hub
 
-from celery_pgbg.broker import driver
+from celery_pgbg.broker import browsing, driver
 from celery_pgbg.broker.inlet import Inlet
 from celery_pgbg.broker.station import close_stations
 from celery_pgbg.errors import SessionLost
@@ -167,6 +167,26 @@ def test_counts_and_purge(connection: Connection, connect: Connect) -> None:
     assert (counted.message_count, counted.consumer_count) == (3, 1)
     assert queue.purge() == 3
     assert queue.get() is None
+
+
+def test_what_the_last_consumer_had_waits_after_its_loss(connection: Connection, connect: Connect, server: Any) -> None:
+    # No consumer is left to give it back. What counts a queue to start Celery workers must see it.
+    queue = declare(connection)
+    send(connection, *range(3))
+    consumer = Consumer(connect(), [queue], callbacks=[lambda body, message: None], prefetch_count=2)
+    consumer.consume()
+    consumer.connection.drain_events(timeout=10)
+    server.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name LIKE 'pgbg broker takes%'"
+    )
+    counted = connection.default_channel.queue_declare("q", passive=True)
+    assert (counted.message_count, counted.consumer_count) == (3, 0)
+    [shown] = [row for row in browsing.queues(server) if row["name"] == "q"]
+    assert (shown["waiting"], shown["taken"], shown["consumers"]) == (3, 0, 0)
+    assert [row["is_taken"] for row in browsing.messages(server, "q", None)] == [False] * 3
+    assert browsing.purge(server, "q") == 3
+    assert connection.default_channel.queue_declare("q", passive=True).message_count == 0
 
 
 def test_the_prefetch_count_is_kept_and_an_ack_makes_room(connection: Connection) -> None:

@@ -1,5 +1,5 @@
 -- The health of this database's broker: this role's rights, lost consumers and their messages, and the vacuuming of
--- the table of messages. A consumer without its lock is lost.
+-- the table of messages.
 SELECT
     pg_catalog.has_table_privilege('celery_pgbg.message', 'SELECT')
         AND pg_catalog.has_table_privilege('celery_pgbg.message', 'UPDATE')
@@ -20,11 +20,5 @@ FROM (
     SELECT
         count(*) AS consumers,
         coalesce(sum((SELECT count(*) FROM celery_pgbg.message AS m WHERE m.taken_by = c.id)), 0)::bigint AS messages
-    FROM celery_pgbg.consumer AS c
-    WHERE coalesce(c.leased_until < clock_timestamp(), true) AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_locks AS l
-        WHERE c.leased_until IS NULL AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
-            AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
-            AND (l.classid::bigint << 32) | l.objid::bigint = celery_pgbg.lock_key('consumer', c.id::text)
-    )
+    FROM celery_pgbg.lost_consumers() AS c (id)
 ) AS lost

@@ -1,9 +1,9 @@
--- The messages of a queue, the oldest first.
+-- The messages of a queue, the oldest first. What lost consumers had waits.
 SELECT
     message.id,
     message.priority,
     message.deliveries,
-    message.taken_by IS NOT NULL AS is_taken,
+    coalesce(message.taken_by <> ALL (ARRAY(SELECT celery_pgbg.lost_consumers())), false) AS is_taken,
     extract(epoch FROM pg_catalog.clock_timestamp() - message.sent_at)::float8 AS seconds,
     message.dead_from,
     pg_catalog.octet_length(message.body) AS bytes,

@@ -21,6 +21,7 @@ DECLARE
     key CONSTANT bytea := celery_pgbg.name_key(declare_queue.name);
     unused_ms bigint;
     is_declared boolean;
+    lost bigint[];
 BEGIN
     SELECT q.id, q.expires_ms, q.declared_at > '-infinity' OR starts_with(q.name, 'celery_pgbg.')
     INTO declare_queue.id, unused_ms, is_declared
@@ -51,13 +52,21 @@ BEGIN
             declared_at = clock_timestamp()
         WHERE q.id = declare_queue.id AND q.declared_at = '-infinity';
     END IF;
-    consumers := (SELECT count(*) FROM celery_pgbg.subscription AS s WHERE s.queue_id = declare_queue.id);
+    -- While no consumer lives, nobody gives back what lost consumers had.
+    lost := CASE WHEN declare_queue.passive THEN ARRAY(SELECT celery_pgbg.lost_consumers()) ELSE '{}' END;
+    consumers := (
+        SELECT count(*) FROM celery_pgbg.subscription AS s
+        WHERE s.queue_id = declare_queue.id AND s.consumer_id <> ALL (lost)
+    );
     messages := (
         SELECT count(*) FROM (
             SELECT FROM celery_pgbg.message AS m
             WHERE m.queue_id = declare_queue.id AND m.taken_by IS NULL
             LIMIT CASE WHEN declare_queue.passive THEN NULL ELSE 1000 END
         ) AS counted
+    ) + (
+        SELECT count(*) FROM celery_pgbg.message AS m
+        WHERE m.queue_id = declare_queue.id AND m.taken_by = ANY (lost)
     );
 END;
 $$;
