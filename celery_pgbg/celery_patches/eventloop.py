@@ -112,11 +112,14 @@ class LoopCaller:
 
 
 def _connections(consumer: Any) -> Iterator[Any]:
-    """The open connections of Celery's consumer whose broker expects heartbeats."""
+    """The open connections of Celery's consumer. Where the broker expects no heartbeats, a check does nothing.
+
+    Except in our own transport: it has no heartbeats, but acknowledgements and a lease.
+    """
     for owner in (consumer, getattr(consumer, "event_dispatcher", None)):
         connection = getattr(owner, "connection", None)
         # Any other access would open a closed connection.
-        if connection and connection.connected and connection.supports_heartbeats:
+        if connection and connection.connected:
             yield connection
 
 

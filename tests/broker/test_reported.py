@@ -109,6 +109,25 @@ def test_an_orphaned_child_of_prefork_does_not_keep_its_parents_messages(
         (tmp_path / "go").touch()
 
 
+@pytest.mark.parametrize("pool", ["celery_pgbg.pool:TaskPool", "prefork"])
+def test_a_task_that_ends_during_a_warm_shutdown_is_acknowledged_at_once(
+    our_shop: NewShop, server: Any, tmp_path: Path, pool: str
+) -> None:
+    """https://github.com/celery/celery/issues/3802: else it runs again if the drain is cut short."""
+    shop = our_shop(worker_pool=pool, task_acks_late=True)
+    worker = shop.start_worker("-c2", *ALONE)
+    quick, slow = (shop.task("wait_for").delay(str(tmp_path / name)) for name in ("quick", "slow"))
+    eventually("both run", lambda: shop.active(quick.id) and shop.active(slow.id))
+    worker.send(signal.SIGTERM)
+    eventually("its event loop has ended", lambda: not shop.app.control.ping(timeout=1))
+    (tmp_path / "quick").touch()
+    try:
+        eventually("only the other message is left", lambda: taken(server) == 1)
+        assert worker.process.poll() is None
+    finally:
+        (tmp_path / "slow").touch()
+
+
 def cut(server: Any, shop: Shop) -> int:
     """End the sessions with which an app's Celery workers take messages."""
     pids = [str(worker.process.pid) for worker in shop.workers]
