@@ -135,8 +135,9 @@ def test_an_error_may_have_any_text(shop: Shop, redis_shop: Shop, tmp_path: Path
         assert (failed.state, failed.traceback.splitlines()[-1]) == (states.FAILURE, f"ValueError: {message}")
         eventually("on_failure was called", (tmp_path / name).exists)
         failed = chord([task.s(message, str(tmp_path / name))], one.task("double").s()).delay()
-        # Redis' backend has been seen, rarely, to raise the callback's own.
-        with pytest.raises(ValueError if one is shop else (ValueError, ChordError), match=re.escape(message)):
+        # Redis' backend has been seen, rarely, to raise the callback's own, which quotes the member's.
+        expected = re.escape(message) if one is shop else f"{re.escape(message)}|{re.escape(repr(message))}"
+        with pytest.raises(ValueError if one is shop else (ValueError, ChordError), match=expected):
             failed.get(timeout=WAIT)
         error = failed.get(timeout=WAIT, propagate=False)
         assert str(error).endswith(f"raised {ValueError(message)!r}")
