@@ -44,7 +44,7 @@ CORE := tests/integration/test_runner.py tests/integration/test_stopping.py test
 	tests/acceptance/test_tasks.py tests/acceptance/test_revoke.py
 
 test: venv packages  ## Run all tests; installs and starts what they need, and prints what it skips and why
-	.ci/tests --numprocesses 4 --dist loadfile
+	.ci/tests --numprocesses 6 --dist loadfile --no-loadscope-reorder
 	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.8 $(CORE)
 	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.9 tests/alone
 	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.6 tests/integration/test_runner.py

@@ -111,17 +111,21 @@ def connect(
     defaults = {key: value for key, value in defaults.items() if key not in given}
     parameters: dict[str, Any] = {**defaults, **options, "application_name": application_name}
     parameters["client_encoding"] = "utf8"
+    where = f"{given.get('host', 'the local server')}:{given.get('port', 5432)}"
     try:
         session = _BoundedSession.connect(dsn, autocommit=True, **parameters)
     except psycopg.OperationalError as exc:
         message = str(exc).strip()
-        where = f"{given.get('host', 'the local server')}:{given.get('port', 5432)}"
         if is_refused_for_good(exc, conninfo.make_conninfo(dsn, **parameters), connect_timeout):
             raise ServerRefused(f"{where} refused the connection: {message}") from exc
         raise SessionLost(f"no connection to {where}: {message}") from exc
     session.answer_timeout = answer_timeout
     let_go_after_fork(session)
-    _replace_defaults(session)
+    try:
+        _replace_defaults(session)
+    except psycopg.OperationalError as exc:
+        session.close()
+        raise SessionLost(f"no connection to {where}: {str(exc).strip()}") from exc
     return session
 
 

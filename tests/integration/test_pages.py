@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from celery import current_app
+from celery import _state, current_app
 
 from celery_pgbg.database import schema
 from celery_pgbg.runners import close_runners
@@ -27,6 +27,8 @@ def page(
 ) -> Iterator[Callable[..., tuple[dict[str, Any], Any]]]:
     """Paste a page's Python into one module, in a database with these tables. Gives the module, and a session."""
     before = current_app._get_current_object()
+    # Shared tasks of the pages are not for the apps of other tests.
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     sessions = []
 
     def paste(name: str, tables: str, app: str = "") -> tuple[dict[str, Any], Any]:
