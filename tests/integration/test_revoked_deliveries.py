@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from celery_pgbg.execution.alone.record import StandaloneRecords
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.orders import Order
-from celery_pgbg.outcomes import Cancelled, Ending, Lost, Raised, Returned
+from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
 from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
 from tests.fix_runner import in_background, order, run
@@ -50,6 +51,32 @@ def test_one_delivery_hears_of_it_and_the_other_ends_too(
     assert was_revoked(run(runners[0], asked)), "a redelivery is told the same"
     assert effects(database, table) == []
     assert sum(runner.describe()["launched"] for runner in runners) <= 1, "it was launched again"
+
+
+@pytest.mark.parametrize("interruption", [Interruption.REVOKE, Interruption.DETACH])
+def test_an_attached_delivery_acts_on_one_interruption_at_a_time(
+    new_runner: Callable[..., Runner], database: Any, monkeypatch: pytest.MonkeyPatch, interruption: Interruption
+) -> None:
+    asked = order("SELECT pg_sleep(60)", atomic=False)
+    (launching, thread, its_endings), (attached, other, endings) = (
+        deliver(new_runner(), asked, database) for _ in range(2)
+    )
+    look = StandaloneRecords.live_state
+
+    def interrupted_while_it_looks(records: StandaloneRecords) -> str | None:
+        attached.interrupt(interruption)
+        return look(records)
+
+    monkeypatch.setattr(StandaloneRecords, "live_state", interrupted_while_it_looks)
+    other.join(30)
+    if interruption is Interruption.DETACH:
+        assert endings == [Detached()]
+        assert running(database, asked.attempt.task_id), "a deploy stopped it"
+        launching.interrupt(Interruption.REVOKE)
+    else:
+        assert was_revoked(endings[0]), endings
+    thread.join(30)
+    assert was_revoked(its_endings[0]), its_endings
 
 
 @pytest.mark.parametrize("way", WAYS[:2], ids=["own", "reuse"])

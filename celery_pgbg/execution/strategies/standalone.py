@@ -261,11 +261,13 @@ def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: b
     backoff = Backoff()
     absent = 0
     while True:
-        if watch.interruption is Interruption.DETACH:
+        # Read once: it may come at any moment.
+        interruption = watch.interruption
+        if interruption is Interruption.DETACH:
             return Detached()
         try:
             is_alive = launcher.live_state() is not None
-            is_revoked = watch.interruption is Interruption.REVOKE
+            is_revoked = interruption is Interruption.REVOKE
             if (ending := _stored(launcher)) and not (is_alive and is_revoked):
                 is_our_stop = is_revoked and isinstance(ending, Raised) and ending.report.stopped == "revoked"
                 return Cancelled() if is_our_stop else ending
@@ -275,16 +277,14 @@ def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: b
             absent = 0 if is_alive else absent + 1
             if is_revoked:
                 launcher.stop_live_worker()
-            elif watch.interruption is not None:
+            elif interruption is not None:
                 launcher.terminate_live_worker()
         except SessionLost as exc:
             logger.warning("%s: %s; trying again", watch.attempt, exc)
             watch.wait_for_end(backoff.next())
             continue
         if absent > 3:
-            if watch.interruption is not None:
-                return Cancelled()
-            return Lost(UNSEEN, "unknown")
+            return Lost(UNSEEN, "unknown") if interruption is None else Cancelled()
         pause = _pause(launcher, watch, max(pause, _LONGEST_LOOK) if absent else pause)
 
 
