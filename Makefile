@@ -43,11 +43,16 @@ packages:  ## As root on Debian: install what tests need besides PostgreSQL (.ci
 CORE := tests/integration/test_runner.py tests/integration/test_stopping.py tests/integration/test_reuse.py \
 	tests/acceptance/test_tasks.py tests/acceptance/test_revoke.py
 
-test: venv packages  ## Run all tests; installs and starts what they need, and prints what it skips and why
+test: venv packages  ## Run all tests, WITH other targets; installs and starts what they need, prints what it skips and why
 	.ci/tests --numprocesses 6 --dist loadfile --no-loadscope-reorder
-	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.8 $(CORE)
-	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.9 tests/alone
-	.ci/tests -q --numprocesses 4 --dist worksteal --pg-background-line 1.6 tests/integration/test_runner.py
+	@$(MAKE) --no-print-directory --jobs=5 --output-sync=target line-1.8 line-1.9 line-1.6 $(WITH)
+
+line-1.8: TESTS := $(CORE)
+line-1.9: TESTS := tests/alone
+line-1.6: TESTS := tests/integration/test_runner.py
+
+line-%:
+	.ci/tests -q --numprocesses 2 --dist worksteal --pg-background-line $* $(TESTS)
 
 LOCALE ?= de_DE.UTF-8
 # What reads errors, besides the core.
