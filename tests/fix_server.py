@@ -158,7 +158,7 @@ def hasty_redis(redis_url: str) -> str:
     Such a worker restores all messages in its database, those of other tests' workers too.
     """
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return f"{redis_url}/{4 + number % 4}"
+    return f"{redis_url}/{2 + number % 6}"
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,13 @@ def test_a_broker_that_does_not_answer_is_said(pgbg: Callable[..., Any], dsn: st
     assert (found["broker"], found["round trip"]) == ("error", "ok")
 
 
-def test_the_doctor_warns_of_what_slows_or_weakens(pgbg: Callable[..., Any], dsn: str) -> None:
+def test_the_doctor_warns_of_what_slows_or_weakens(pgbg: Callable[..., Any], own_dsn: str) -> None:
     done = pgbg(
-        "doctor", "--json", pgbg_dsn=dsn, worker_pool="prefork", worker_prefetch_multiplier=4, worker_concurrency=5000,
+        "doctor", "--json", pgbg_dsn=own_dsn, worker_pool="prefork", worker_prefetch_multiplier=4, worker_concurrency=5000,
         pgbg_launchers=2, backend=None, broker_transport_options={"visibility_timeout": 60},
     )  # fmt: skip
     warned = {what for what, level in levels(done).items() if level == "warning"}
-    with psycopg.connect(dsn) as session:
+    with psycopg.connect(own_dsn) as session:
         found = detect(session)
     lacking = {"older extension"} if None in map(found.function, ("get_progress", "result_info")) else set()
     limited = {"launchers"} if found.limits_sessions else set()

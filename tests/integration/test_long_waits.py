@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from celery_pgbg.database import schema
+from celery_pgbg.database import schema, sessions
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import Returned
 from celery_pgbg.settings import read_settings
@@ -21,9 +21,11 @@ from tests.waiting import eventually
 
 
 def test_sessions_that_wait_are_not_ended_for_being_idle(
-    dsn: str, database: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
+    dsn: str, database: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
+    # Logged once in a process.
+    monkeypatch.setattr(sessions, "_logged_idle_limit", [])
     impatient = url_of(dsn, options="-c idle_session_timeout=200ms")
     runner = Runner(impatient, read_settings({"pgbg_dsn": impatient, "pgbg_launchers": 1}))
     try:

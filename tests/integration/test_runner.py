@@ -25,7 +25,7 @@ from tests.fix_runner import in_background, is_revoked, order, run
 from tests.waiting import eventually
 
 #: ``make soak`` makes it 10,000.
-FAST_LAUNCHES = int(os.environ.get("PGBG_FAST_LAUNCHES", "3000"))
+FAST_LAUNCHES = int(os.environ.get("PGBG_FAST_LAUNCHES", "1000"))
 
 
 @pytest.mark.timeout(600)
