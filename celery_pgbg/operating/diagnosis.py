@@ -228,7 +228,8 @@ def _check_threads(app: Any) -> Iterator[Finding]:
         return
     ours = {node: stats["pool"]["threads"] for node, stats in answers.items() if "threads" in stats.get("pool", {})}
     if not ours:
-        yield Finding("ok", "Celery workers", f"no Celery worker with our pool answers; {len(answers)} others do")
+        others = f"; {len(answers)} with another pool" if answers else ""
+        yield Finding("ok", "Celery workers", f"no Celery worker with our pool answers{others}")
         return
     yield from check_threads(ours)
 
