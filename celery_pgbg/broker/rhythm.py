@@ -47,28 +47,44 @@ class DeepLooks:
 
     Args:
         share: the largest share of the time that such looks take.
-        shortest: the shortest time between two of them, in seconds.
+        shortest: the shortest time between two of them, in seconds, unless one is asked for.
         longest: the longest time, whatever their share.
     """
 
-    #: A look that takes no longer may happen at any time.
-    _CHEAP = 0.005
+    #: The largest share of the time that those asked for take.
+    _ASKED_SHARE = 0.01
 
     def __init__(self, share: float, shortest: float = 0.0, longest: float = math.inf) -> None:
         self._share = share
         self._shortest = shortest
         self._longest = longest
-        self._next = 0.0
-        self.is_cheap = True
+        self._usual = self._soonest = 0.0
+        self._asked = math.inf
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether one was asked for and has not been."""
+        return self._asked < math.inf
+
+    @property
+    def next(self) -> float:
+        """The time of the next one."""
+        return min(self._usual, self._asked)
 
     def is_due(self) -> bool:
         """Whether the next look is one of them."""
-        return time.monotonic() >= self._next
+        return time.monotonic() >= self.next
+
+    def ask(self) -> None:
+        """Have one soon: at once, unless the last one took long and was short ago."""
+        self._asked = self._soonest
 
     def note(self, seconds: float) -> None:
         """Note the time that one took."""
-        self.is_cheap = seconds <= self._CHEAP
-        self._next = time.monotonic() + min(max(self._shortest, seconds / self._share), self._longest)
+        now = time.monotonic()
+        self._asked = math.inf
+        self._usual = now + min(max(self._shortest, seconds / self._share), self._longest)
+        self._soonest = now + seconds / self._ASKED_SHARE
 
 
 class Rhythm:
@@ -169,10 +185,10 @@ class Rhythm:
         # Together with the tending, its time says nothing.
         if self.reach in self._deep_looks and not self._has_tended:
             self._deep_looks[self.reach].note(now - self._started)
-        misses = self._has_searched and not taken and not self.is_busy
-        if misses and self.reach is not Reach.FULL and self._deep_looks[Reach.FULL].is_cheap:
+        full = self._deep_looks[Reach.FULL]
+        if self._has_searched and not taken and not self.is_busy and self.reach is not Reach.FULL:
             # The message of the notification may have a low id; or another consumer was quicker.
-            self._wants_full = self._rung = True
+            full.ask()
         self.is_busy = (self.is_busy or self._comes_soon) and taken > 1
         if self.is_busy:
             self._next_look = now + _BUSY_PAUSE
@@ -183,3 +199,5 @@ class Rhythm:
         else:
             self._poll_seconds = _FIRST_POLL if taken else min(self._poll_seconds * 2, _LONGEST_POLL)
             self._next_look = now + (self._poll_interval or self._poll_seconds)
+        if full.is_asked:
+            self._next_look = min(self._next_look, full.next)

@@ -53,6 +53,45 @@ def test_looks_that_search_far_back_take_a_small_share_of_the_time() -> None:
     assert often.is_due()
 
 
+def test_a_look_that_finds_nothing_is_repeated_from_the_first_id_on_within_a_small_share_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("celery_pgbg.broker.rhythm.time.monotonic", lambda: now)
+    rhythm = Rhythm(listens=True, poll_interval=None)
+
+    def missed(seconds: float) -> Reach:
+        """Other consumers are quicker; the look takes so long."""
+        nonlocal now
+        rhythm.notified(is_full=False)
+        rhythm.begin()
+        now += seconds
+        rhythm.end(0)
+        return rhythm.reach
+
+    rhythm.tended()
+    rhythm.begin()
+    rhythm.end(0)
+    assert rhythm.reach is Reach.FULL
+    # Many dead rows under an old snapshot.
+    seconds, full, begun = 0.004, 0.0, now
+    for _ in range(200):
+        now += 0.005
+        full += seconds * (missed(seconds) is Reach.FULL)
+    assert full / (now - begun) < 0.03
+    # The last one is not forgotten, and comes by the clock.
+    assert 0 < rhythm.seconds() < 0.4
+    now += rhythm.seconds()
+    rhythm.begin()
+    assert rhythm.reach is Reach.FULL
+    # With few rows it comes at once.
+    rhythm.end(0)
+    assert missed(0.0001) is not Reach.FULL
+    assert rhythm.seconds() == 0
+    rhythm.begin()
+    assert rhythm.reach is Reach.FULL
+
+
 def test_a_look_begins_where_messages_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("celery_pgbg.broker.slots.time.monotonic", lambda: now)
