@@ -113,7 +113,8 @@ def _not_had(task_id: str, attempts: list[dict[str, Any]]) -> str:
             "ask with a role that may see all sessions"
         )
     if last and last["finished_at"]:
-        return f"task {safe(task_id)} does not run: it has {last['state']}"
+        ended = "was revoked" if last["state"] == "revoked" else f"has {last['state']}"
+        return f"task {safe(task_id)} does not run: it {ended}"
     if last:
         return f"task {safe(task_id)} does not run: it has no process and no outcome"
     return (

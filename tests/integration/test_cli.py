@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from celery.exceptions import TaskRevokedError
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.effects import running
@@ -118,6 +119,32 @@ def test_a_failed_task_is_listed_shown_and_sent_again(
     assert "attempt 1: finished" in pgbg("show", result.id, **arguments).stdout
     assert_one_message(pgbg("retry", result.id, **arguments), "has succeeded")
     assert_one_message(pgbg("show", "bogus", **arguments), "no record of a SQL task bogus")
+
+
+def test_a_revoked_task_has_not_failed(new_shop: Callable[..., Shop], pgbg: Callable[..., Any], own_dsn: str) -> None:
+    shop = new_shop("pgbg://", "pgbg://", pgbg_dsn=own_dsn)
+    shop.start_worker()
+    arguments = {"queue": shop.queue, "pgbg_dsn": own_dsn, "broker": "pgbg://", "backend": "pgbg://"}
+    revoked = {name: shop.task(name).delay(600) for name in ("sleep", "standalone_sleep")}
+    for result in revoked.values():
+        shop.wait_active(result)
+        result.revoke(terminate=True)
+        with pytest.raises(TaskRevokedError):
+            result.get(timeout=60)
+        assert f"task {result.id} does not run: it was revoked" in pgbg("cancel", result.id, **arguments).stderr
+    by_hand = shop.task("sleep").delay(601)
+    shop.wait_active(by_hand)
+    assert pgbg("cancel", by_hand.id, "--force", **arguments).returncode == 0
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        by_hand.get(timeout=60)
+    assert [row["task_id"] for row in json.loads(pgbg("failed", "--json", **arguments).stdout)] == [by_hand.id]
+    rows = json.loads(pgbg("stats", "--json", **arguments).stdout)
+    assert {row["task_name"]: (row["runs"], row["failures"]) for row in rows} == {
+        "shop.sleep": (2, 1), "shop.standalone_sleep": (1, 0),
+    }  # fmt: skip
+    states = {row["task_id"]: row["state"] for row in json.loads(pgbg("ps", "--all", "--json", **arguments).stdout)}
+    assert states == {**{result.id: "revoked" for result in revoked.values()}, by_hand.id: "failed"}
+    assert "attempt 0: revoked" in pgbg("show", revoked["sleep"].id, **arguments).stdout
 
 
 def test_a_failed_task_whose_arguments_nobody_kept_is_not_sent_again(

@@ -1,4 +1,5 @@
--- Tasks whose latest attempt failed within the given milliseconds, the latest failure first. Any session.
+-- Tasks whose latest attempt failed within the given milliseconds, the latest failure first; a revoke is no failure. Any
+-- session.
 SELECT
     outcome.task_id, outcome.attempt, execution.task_name, execution.nodename, execution.launches,
     outcome.finished_at, outcome.sqlstate, outcome.message,
@@ -7,6 +8,7 @@ FROM celery_pgbg.outcome AS outcome
 LEFT JOIN celery_pgbg.execution AS execution
     ON execution.task_id = outcome.task_id AND execution.attempt = outcome.attempt AND execution.owner = outcome.owner
 WHERE NOT outcome.succeeded
+    AND outcome.settled_as IS DISTINCT FROM 'revoked'
     AND outcome.finished_at > (statement_timestamp() - (%(ended_ms)s::bigint * interval '1 millisecond'))
     AND (%(task_name)s::text IS NULL OR execution.task_name = %(task_name)s::text)
     AND NOT EXISTS (

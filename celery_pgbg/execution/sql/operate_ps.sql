@@ -55,6 +55,7 @@ SELECT
     execution.progress_message,
     CASE
         WHEN outcome.succeeded THEN 'finished'
+        WHEN outcome.settled_as = 'revoked' THEN 'revoked'
         WHEN outcome.task_id IS NOT NULL THEN 'failed'
         WHEN live.state = ANY (ARRAY['running', 'unknown', 'waiting']) THEN live.state
         WHEN live.state IS NOT NULL THEN 'starting'

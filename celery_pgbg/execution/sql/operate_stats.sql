@@ -1,8 +1,8 @@
--- How often each task ran and failed, and how long it took, within the given milliseconds.
+-- How often each task ran and failed, and how long it took, within the given milliseconds. A revoke is no failure.
 SELECT
     execution.task_name,
     count(*) AS runs,
-    count(*) FILTER (WHERE NOT outcome.succeeded) AS failures,
+    count(*) FILTER (WHERE NOT outcome.succeeded AND outcome.settled_as IS DISTINCT FROM 'revoked') AS failures,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::float8 AS p50_seconds,
     percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds)::float8 AS p95_seconds
 FROM celery_pgbg.outcome AS outcome
