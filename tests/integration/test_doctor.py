@@ -23,8 +23,8 @@ def test_a_broker_that_does_not_answer_is_said(pgbg: Callable[..., Any], dsn: st
 
 def test_the_doctor_warns_of_what_slows_or_weakens(pgbg: Callable[..., Any], own_dsn: str) -> None:
     done = pgbg(
-        "doctor", "--json", pgbg_dsn=own_dsn, worker_pool="prefork", worker_prefetch_multiplier=4, worker_concurrency=5000,
-        pgbg_launchers=2, backend=None, broker_transport_options={"visibility_timeout": 60},
+        "doctor", "--json", pgbg_dsn=own_dsn, worker_pool="prefork", worker_prefetch_multiplier=4,
+        worker_concurrency=5000, pgbg_launchers=2, backend=None, broker_transport_options={"visibility_timeout": 60},
     )  # fmt: skip
     warned = {what for what, level in levels(done).items() if level == "warning"}
     with psycopg.connect(own_dsn) as session:
