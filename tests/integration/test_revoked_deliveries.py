@@ -6,10 +6,15 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 
+from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.execution.alone.record import StandaloneRecords
+from celery_pgbg.execution.control.stopping import forget_cancel
+from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.runner import Runner
+from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
 from celery_pgbg.watch import Interruption, Watch
@@ -92,4 +97,56 @@ def test_a_shutdown_that_cancels_leaves_it_to_the_other_delivery(
     assert endings == [Cancelled()]
     assert isinstance(its_endings[0], Lost), "a task may say that it does not want its message back then"
     assert run(runners[0], asked) == Returned(1)
+    assert effects(database, table) == ["x"]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["own", "reuse", "alone"])
+def test_a_delivery_that_was_revoked_before_its_launch_says_so_to_others(
+    new_runner: Callable[..., Runner], table: str, database: Any, way: dict[str, bool]
+) -> None:
+    asked = order(f"INSERT INTO {table} VALUES ('x')", **way)
+    watch = Watch(asked.attempt)
+    watch.interrupt(Interruption.REVOKE)
+    assert new_runner().run(asked, watch) == Cancelled()
+    assert was_revoked(run(new_runner(), asked))
+    assert effects(database, table) == []
+
+
+@pytest.mark.parametrize("interruption", [Interruption.REVOKE, Interruption.SHUTDOWN])
+@pytest.mark.parametrize("way", WAYS, ids=["own", "reuse", "alone"])
+def test_a_delivery_that_was_stopped_before_it_attached_stops_the_statement(
+    new_runner: Callable[..., Runner], table: str, database: Any, way: dict[str, bool], interruption: Interruption
+) -> None:
+    query = f"DO $$ BEGIN PERFORM pg_sleep(60); INSERT INTO {table} VALUES ('x'); END $$"
+    asked = order(query, **way)
+    first = new_runner()
+    dead, thread, _ = deliver(first, asked, database)
+    dead.interrupt(Interruption.DETACH)
+    thread.join(30)
+    first.close()
+    watch = Watch(asked.attempt)
+    watch.interrupt(interruption)
+    assert new_runner().run(asked, watch) == Cancelled()
+    eventually("it is gone", lambda: not running(database, asked.attempt.task_id), 10)
+    assert effects(database, table) == []
+
+
+def test_a_stop_is_forgotten_between_the_launch_that_finds_it_and_its_reading(
+    new_runner: Callable[..., Runner], table: str, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = order(f"INSERT INTO {table} VALUES ('x')", returns="count")
+    runner = new_runner()
+    assert runner.stop(asked.attempt, "time limit") == "absent"
+    read = Launcher.read_outcomes
+
+    def forgotten_before(launcher: Launcher, attempts: list[Attempt]) -> list[StoredOutcome]:
+        # As a stop after which it may run again does at once.
+        with psycopg.connect(database.info.dsn, password=database.info.password, autocommit=True) as session:
+            forget_cancel(session, asked.attempt, "time limit")
+        return read(launcher, attempts)
+
+    monkeypatch.setattr(Launcher, "read_outcomes", forgotten_before)
+    _, thread, endings = in_background(runner, asked)
+    thread.join(30)
+    assert endings == [Returned(1)]
     assert effects(database, table) == ["x"]

@@ -70,6 +70,7 @@ class StandaloneLauncher(StandaloneResults):
             try:
                 handle = self._launch_statement(session, statement)
             except errors.InsufficientResources:
+                self.may_have_launched = False
                 return None
             except errors.InsufficientPrivilege as exc:
                 if order.role is None:
@@ -130,6 +131,7 @@ class StandaloneLauncher(StandaloneResults):
         query = queries.query("launch_standalone").format(**self._names("launch"))
         settings = {**self._order.settings, "application_name": self._order.application_name}
         parameters = {"statement": statement, "settings": self._inherited_with(settings)}
+        self.may_have_launched = True
         row = self._after_kept(session, lambda: session.execute(query, parameters).fetchone())
         assert row is not None
         return Handle(row[0], row[1])

@@ -37,15 +37,21 @@ class StandaloneRecords(HandleSession):
         super().__init__(open_session)
         self._order = order
         self._attempt = as_parameters(order.attempt)
+        #: PIDs of our sessions that may have written the record.
+        self._recorders: list[int] = []
+        #: Whether a launch was sent, and the server did not refuse it.
+        self.may_have_launched = False
 
     def record(self) -> tuple[str, int | None]:
-        """Write the attempt's record before its launch.
+        """Write the attempt's record before its launch; again if the session was lost before the launch.
 
         Returns:
             ``recorded``, or what an earlier delivery left: ``finished``, ``attached`` with the PID of
             its live worker, or ``gone`` with neither a worker nor an outcome.
         """
         with self._exclusive() as session:
+            self._delete_unlaunched(session)
+            self._recorders.append(session.info.backend_pid)
             parameters = {
                 **self._attempt,
                 "task_name": self._order.task_name,
@@ -55,6 +61,16 @@ class StandaloneRecords(HandleSession):
             row = session.execute(queries.query("record_standalone"), parameters).fetchone()
             assert row is not None
             return row[0], row[1]
+
+    def forget_unlaunched(self) -> None:
+        """Take the record back that one of our sessions may have written before it was lost."""
+        if self._recorders:
+            with self._exclusive() as session:
+                self._delete_unlaunched(session)
+
+    def _delete_unlaunched(self, session: Session) -> None:
+        if self._recorders:
+            session.execute(queries.query("delete_unlaunched"), {**self._attempt, "launcher_pids": self._recorders})
 
     def forget(self) -> None:
         """Take the record back: the launch did not happen."""

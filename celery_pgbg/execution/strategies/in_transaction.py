@@ -125,6 +125,9 @@ class InTransaction:
                 try:
                     with self.means.launchers.least_busy() as launcher:
                         launch = launcher.launch(order)
+                        if launch.state == "finished":
+                            # Here, so that a loss of the session is no failure of the task.
+                            self.means.watches.deliver(launcher.read_outcomes([order.attempt]))
                 except (SessionLost, errors.SerializationFailure, errors.DeadlockDetected) as exc:
                     seconds = backoff.next()
                     logger.warning("%s cannot be launched, trying again in %.1f s: %s", order.attempt, seconds, exc)
@@ -135,17 +138,20 @@ class InTransaction:
                     return None
                 # Only now is it known that the server accepts us. A wait for a slot needs the listener too.
                 self.means.start()
-                if launch.state != "full":
+                if launch.state == "finished" and watch.ending is None:
+                    # Its outcome was a stop after which it may run again, and has been deleted since.
+                    watch.wait(backoff.next())
+                elif launch.state != "full":
                     self._launched(launch, launcher, entry)
                     return None
-                self.means.line.wait(watch)
+                else:
+                    self.means.line.wait(watch)
         finally:
             self.means.line.leave(watch)
         return watch.interruption
 
     def _launched(self, launch: Launch, launcher: Launcher, entry: Entry) -> None:
         if launch.state == "finished":
-            self.means.watches.deliver(launcher.read_outcomes([entry.watch.attempt]))
             return
         if launch.state == "worn out":
             entry.watch.deliver(Lost(ENDED_EARLIER))

@@ -11,13 +11,14 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import psycopg
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.database.values import StoredOutcome, from_exception
-from celery_pgbg.errors import SessionLost
+from celery_pgbg.errors import PgbgError, SessionLost
 from celery_pgbg.execution.alone.launcher import StandaloneLauncher
 from celery_pgbg.execution.alone.results import UNKNOWN
 from celery_pgbg.execution.strategies.counts import Counts
@@ -27,6 +28,8 @@ from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned
 from celery_pgbg.watch import Interruption, Watch
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -72,22 +75,35 @@ def _run(order: Order, watch: Watch, open_session: Callable[[], Session], line: 
     """
     launcher = StandaloneLauncher(open_session, order)
     try:
-        state, pid = _record(launcher, watch)
-        if state == "interrupted":
-            return _interrupted(watch)
-        if state == "finished":
-            return _stored(launcher) or Lost("its outcome was deleted")
-        if state == "gone":
-            launcher.settle_lost(order.attempt.task_id)
-            return _stored(launcher) or Lost(UNSEEN, "unknown")
+        while True:
+            state, pid = _record(launcher, watch)
+            if state == "interrupted":
+                return _not_launched(launcher, watch, is_recorded=False)
+            if state != "recorded":
+                break
+            if (ending := _launch_and_watch(launcher, order, watch, line, counts)) is not None:
+                return ending
         if state == "attached":
             logger.info("%s runs already, in background worker %d: attached", order.attempt, pid)
             counts.add("attached")
             watch.accept(pid or 0)
-            return _follow(launcher, order, watch)
-        return _launch_and_watch(launcher, order, watch, line, counts)
+        elif (ending := _ended_before(launcher, watch, state)) is not None:
+            return ending
+        return _follow(launcher, order, watch)
     finally:
         launcher.close()
+
+
+def _ended_before(launcher: StandaloneLauncher, watch: Watch, state: str) -> Ending | None:
+    """The end of an earlier delivery's statement; None if it cannot be read now."""
+    try:
+        if state == "gone":
+            launcher.settle_lost(watch.attempt.task_id)
+            return _stored(launcher) or Lost(UNSEEN, "unknown")
+        return _stored(launcher) or Lost("its outcome was deleted")
+    except SessionLost as exc:
+        logger.warning("%s: its outcome cannot be read, trying again: %s", watch.attempt, exc)
+        return None
 
 
 def _record(launcher: StandaloneLauncher, watch: Watch) -> tuple[str, int | None]:
@@ -103,20 +119,23 @@ def _record(launcher: StandaloneLauncher, watch: Watch) -> tuple[str, int | None
 
 def _launch_and_watch(
     launcher: StandaloneLauncher, order: Order, watch: Watch, line: SlotLine, counts: Counts
-) -> Ending:
+) -> Ending | None:
+    """Launch and wait; None if the session was lost before the launch."""
     try:
         handle = _launch(launcher, watch, line)
-    except SessionLost:
+    except SessionLost as exc:
+        if not launcher.may_have_launched:
+            logger.warning("%s cannot be launched, trying again: %s", watch.attempt, exc)
+            return None
         return Lost(f"the session was lost while launching; {UNKNOWN}", "unknown")
     except psycopg.Error as exc:
-        launcher.forget()
+        _twice(watch, launcher.forget)
         return Raised(from_exception(exc))
     except Exception:
-        launcher.forget()
+        _twice(watch, launcher.forget)
         raise
     if handle is None:
-        launcher.forget()
-        return _stored(launcher) or _interrupted(watch)
+        return _not_launched(launcher, watch, is_recorded=True)
     counts.add("launched")
     try:
         ending = _attend(launcher, watch, handle)
@@ -269,8 +288,7 @@ def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: b
             is_alive = launcher.live_state() is not None
             is_revoked = interruption is Interruption.REVOKE
             if (ending := _stored(launcher)) and not (is_alive and is_revoked):
-                is_our_stop = is_revoked and isinstance(ending, Raised) and ending.report.stopped == "revoked"
-                return Cancelled() if is_our_stop else ending
+                return Cancelled() if _is_our_stop(ending, interruption) else ending
             if is_ours:
                 launcher.disown()
                 is_ours = False
@@ -308,5 +326,49 @@ def _ending_of(outcome: StoredOutcome) -> Ending:
         return Raised(ErrorReport("22000", message))
 
 
-def _interrupted(watch: Watch) -> Ending:
-    return Detached() if watch.interruption is Interruption.DETACH else Cancelled()
+def _not_launched(launcher: StandaloneLauncher, watch: Watch, is_recorded: bool) -> Ending:
+    """The end of an order that an interruption, or a stop by another session, has kept from its launch.
+
+    A revoke is stored as its outcome: other deliveries may not know of it yet.
+
+    Args:
+        launcher: the session of the statement.
+        watch: the watch that waits.
+        is_recorded: whether the record is ours. If not, an earlier delivery may have left a background worker.
+    """
+    interruption = watch.interruption
+
+    def settle() -> Ending | None:
+        if interruption is Interruption.REVOKE and is_recorded:
+            launcher.settle_revoke()
+        elif interruption is Interruption.REVOKE:
+            launcher.stop_live_worker()
+        elif interruption not in (None, Interruption.DETACH) and not is_recorded:
+            launcher.terminate_live_worker()
+        return None if interruption is Interruption.DETACH else _stored(launcher)
+
+    stored = _twice(watch, settle)
+    _twice(watch, launcher.forget if is_recorded else launcher.forget_unlaunched)
+    if interruption is Interruption.DETACH:
+        return Detached()
+    if interruption is None:
+        return stored or Lost("it was stopped before its launch, and the outcome cannot be read")
+    return Cancelled() if stored is None or _is_our_stop(stored, interruption) else stored
+
+
+def _is_our_stop(ending: Ending, interruption: Interruption | None) -> bool:
+    """Whether an outcome is the revoke that has also interrupted us."""
+    is_revoked = isinstance(ending, Raised) and ending.report.stopped == "revoked"
+    return interruption is Interruption.REVOKE and is_revoked
+
+
+def _twice(watch: Watch, call: Callable[[], T]) -> T | None:
+    """Make a call, again on a new session if the session is lost; None if it fails."""
+    for is_last in (False, True):
+        try:
+            return call()
+        except (psycopg.Error, PgbgError) as exc:
+            if is_last or not isinstance(exc, SessionLost):
+                logger.warning("%s: its record cannot be brought to its end: %s", watch.attempt, exc)
+                break
+    return None
