@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import psycopg
 from psycopg import errors, sql
 
 from celery_pgbg.database import queries
 from celery_pgbg.database.sessions import Session
-from celery_pgbg.errors import ConfigurationError, SchemaMissing
+from celery_pgbg.errors import ConfigurationError, ExtensionMissing, SchemaMissing
 
 #: Functions that other functions need at creation come first; the rest are resolved at run time.
 _FIRST_FUNCTIONS = ("lock_key", "owner", "name_key")
@@ -155,6 +156,47 @@ def available_extension(session: Session) -> tuple[str, str | None] | None:
     """
     row = session.execute(queries.query("available_extension")).fetchone()
     return None if row is None else (row[0], row[1])
+
+
+def may_use(session: Session) -> bool:
+    """Whether this role has the rights of ``install --grant-to``."""
+    row = session.execute(queries.query("may_use")).fetchone()
+    return bool(row and row[0])
+
+
+def check_rights(session: Session, refusal: psycopg.Error, wish: str) -> None:
+    """After a refusal by the server: check that the role has the rights of ``install --grant-to``.
+
+    Args:
+        session: outside a transaction.
+        refusal: the server's.
+        wish: what the role wanted to do, for the message.
+
+    Raises:
+        ConfigurationError: it has not, as a role of ``install --let-send``.
+    """
+    if may_use(session):
+        return
+    user, database = session.info.user, session.info.dbname
+    raise ConfigurationError(
+        f"role {user!r} may not {wish} in database {database!r} ({refusal.diag.message_primary}); a role of "
+        f"`pgbg install --let-send` may only send: run `celery -A yourproject pgbg install --grant-to {user}` as a "
+        "superuser"
+    ) from refusal
+
+
+def misfit(session: Session, failure: psycopg.Error) -> ExtensionMissing:
+    """Say what to do where the server's files lack a function that pg_background has in the database."""
+    files, installed = available_extension(session) or (None, None)
+    database, said = session.info.dbname, failure.diag.message_primary
+    if files is None or files == installed:
+        cure = f"install the files of pg_background {installed or ''} again on the server"
+    else:
+        cure = (
+            f"the server's files are of pg_background {files}, the database has {installed}: run `ALTER EXTENSION "
+            "pg_background UPDATE` as a superuser or, if the database has the newer one, update the files"
+        )
+    return ExtensionMissing(f"pg_background in database {database!r} does not fit the server's files ({said}): {cure}")
 
 
 def check_installed(session: Session) -> None:

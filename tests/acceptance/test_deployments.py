@@ -9,8 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 from celery import chain
+from psycopg import sql
 
 from celery_pgbg.database import schema
+from celery_pgbg.errors import ExtensionMissing
 from tests.effects import effects, running
 from tests.fix_celery import Shop
 from tests.waiting import eventually
@@ -108,3 +110,34 @@ def test_inspect_stats_shows_our_sessions_and_counts(new_shop: Callable[..., Sho
     shop.app.control.pool_grow(3, destination=[worker.nodename], reply=True)
     pool = shop.app.control.inspect([worker.nodename]).stats()[worker.nodename]["pool"]
     assert pool["max-concurrency"] == 8
+
+
+@pytest.mark.parametrize("lost", ["prosrc = 'gone_' || prosrc", "probin = '$libdir/gone'"])
+def test_an_update_of_the_packages_files_alone_names_its_cure_and_needs_no_new_celery_worker(
+    new_shop: Callable[..., Shop], own_dsn: str, lost: str
+) -> None:
+    shop = new_shop("pgbg://", "pgbg://", pgbg_dsn=own_dsn)
+    shop.start_worker()
+    calls = {"add": (1,), "audit": ("kept", "x"), "vacuum": ("kept",)}
+    with psycopg.connect(own_dsn, autocommit=True) as session:
+        session.execute("CREATE TABLE kept (v text)")
+        assert all(shop.task(name).delay(*arguments).get(timeout=60) for name, arguments in calls.items())
+        # As after a newer package: the database names functions that the library has lost.
+        session.execute(
+            "CREATE TABLE proc AS SELECT oid, prosrc, probin FROM pg_proc WHERE probin LIKE '%/pg_background'"
+        )
+        session.execute(sql.SQL("UPDATE pg_proc SET {} WHERE oid IN (SELECT oid FROM proc)").format(sql.SQL(lost)))
+        session.execute("UPDATE pg_extension SET extversion = '1.0' WHERE extname = 'pg_background'")
+        # The background worker of audit.
+        ended = session.execute("""
+            SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+            WHERE backend_type = 'pg_background' AND datname = current_database()
+        """)
+        assert ended.fetchall() == [(True,)]
+        for name, arguments in calls.items():
+            with pytest.raises(ExtensionMissing, match="ALTER EXTENSION pg_background UPDATE"):
+                shop.task(name).delay(*arguments).get(timeout=60)
+        session.execute("UPDATE pg_proc p SET prosrc = o.prosrc, probin = o.probin FROM proc AS o WHERE o.oid = p.oid")
+        assert all(shop.task(name).delay(*arguments).get(timeout=60) for name, arguments in calls.items())
+        # What failed has left no order.
+        assert session.execute("SELECT count(*) FROM kept").fetchone() == (2,)

@@ -54,7 +54,7 @@ class StandaloneLauncher(StandaloneResults):
         From here on the session acts as the task's role, because the handle belongs to that role.
 
         Raises:
-            ConfigurationError: that role may not launch.
+            ConfigurationError: that role may not launch, or the extension does not fit the server's files.
         """
         order = self._order
         with self._exclusive() as session:
@@ -68,7 +68,8 @@ class StandaloneLauncher(StandaloneResults):
             statement = self._readable(session, statement)
             self._check_rows(session, statement)
             try:
-                handle = self._launch_statement(session, statement)
+                with self._fitting(session):
+                    handle = self._launch_statement(session, statement)
             except errors.InsufficientResources:
                 self.may_have_launched = False
                 return None

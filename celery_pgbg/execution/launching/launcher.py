@@ -26,6 +26,7 @@ from celery_pgbg.execution.launching.launches import (
     fetch_all,
     order_parameters,
 )
+from celery_pgbg.execution.launching.launching_session import MISFIT
 from celery_pgbg.execution.launching.reusable import ReusableWorkers
 from celery_pgbg.execution.launching.walks import walk_as_json
 from celery_pgbg.execution.records.attempts import attempts_as_arrays, terminate
@@ -66,12 +67,18 @@ class Launcher(HandleSession):
         with self._exclusive() as session:
             self._detach_done(session, at_least=DETACH_BATCH)
             prepared = prepare(session, order)
-            try:
-                return self._launch(session, order, prepared)
-            except (errors.UndefinedFunction, errors.InvalidSchemaName):
-                # Extension or schema were dropped under us, and perhaps made again elsewhere.
-                self._prepare(session)
-                return self._launch(session, order, prepared)
+            return self._twice(session, lambda: self._launch(session, order, prepared))
+
+    def _twice(self, session: Session, launch: Callable[[], T]) -> T:
+        """Launch; if extension or schema were dropped under us, and perhaps made again elsewhere, launch again."""
+        try:
+            return launch()
+        except (*MISFIT, errors.InvalidSchemaName):
+            if is_dead(session):
+                raise
+            self._prepare(session)
+        with self._fitting(session):
+            return launch()
 
     def _launch(self, session: Session, order: Order, prepared: Prepared) -> Launch:
         parameters = {
@@ -190,7 +197,9 @@ class Launcher(HandleSession):
                 "application_name": "pgbg reusable",
                 "settings": self._inherited_with({}),
             }
-            launched = self._fetch_unless_full(session, Launched, "launch_reusable", parameters)
+            launched = self._twice(
+                session, lambda: self._fetch_unless_full(session, Launched, "launch_reusable", parameters)
+            )
             if launched is None:
                 return None
             self._without_kept(launched.handle.pid)

@@ -18,7 +18,7 @@ from psycopg.pq import TransactionStatus
 
 from celery_pgbg.database import poolers
 from celery_pgbg.database.capabilities import Capabilities, detect
-from celery_pgbg.database.schema import check_installed
+from celery_pgbg.database.schema import check_installed, misfit
 from celery_pgbg.database.sessions import Reconnection, Session, abandon, is_dead, replaced_defaults, stay_idle
 from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.execution import queries
@@ -27,6 +27,9 @@ from celery_pgbg.handles import Handle
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Errors of a function of the extension that the server's files lack, or that was dropped.
+MISFIT = (errors.UndefinedFunction, errors.UndefinedFile)
 
 #: pg_background's own upper bound for the handles of one session.
 SESSION_WORKER_LIMIT = 1000
@@ -225,6 +228,21 @@ class LaunchingSession:
                 f"pg_background {capabilities.version} has no progress messages: report_progress shows only the percent"
             )
         self._capabilities = capabilities
+
+    @contextmanager
+    def _fitting(self, session: Session) -> Iterator[None]:
+        """Call functions of the extension, and nothing of a task's, in this block.
+
+        Raises:
+            ExtensionMissing: the server's files lack them, as after an update of the package alone.
+        """
+        try:
+            yield
+        except MISFIT as exc:
+            if is_dead(session):
+                raise
+            self._capabilities = None
+            raise misfit(session, exc) from exc
 
     def _inherited_with(self, settings: Mapping[str, str]) -> str | None:
         """Add a task's settings to those that our session has replaced. None if there are none."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import errors
 
-from celery_pgbg.errors import SessionLost
+from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.launching.launches import Placement, Sight
 from celery_pgbg.execution.strategies.in_transaction import ENDED_EARLIER, SETTLING
@@ -307,10 +307,10 @@ class Placer:
                     break
         except PASSING:
             raise
-        except psycopg.Error as exc:
+        except (psycopg.Error, ConfigurationError) as exc:
             self._fail(waiting, exc)
 
-    def _fail(self, waiting: list[Placing], error: psycopg.Error) -> None:
+    def _fail(self, waiting: list[Placing], error: Exception) -> None:
         """Fail these orders: the server refuses background workers for them."""
         for placing in waiting:
             with self._lock:

@@ -9,7 +9,7 @@ import psycopg
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.values import from_exception
-from celery_pgbg.errors import PgbgError
+from celery_pgbg.errors import ConfigurationError, PgbgError
 from celery_pgbg.execution.strategies.in_transaction import InTransaction
 from celery_pgbg.execution.strategies.means import Means
 from celery_pgbg.execution.strategies.placing import Placing
@@ -125,7 +125,7 @@ class ReusedWorker(InTransaction):
             is_launched = line.join(watch) and self._placer.launch(placing.pool)
         except PASSING:
             raise
-        except psycopg.Error as exc:
+        except (psycopg.Error, ConfigurationError) as exc:
             placing.error = exc
             return
         if is_launched:
