@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 
 from celery_pgbg.broker.queries import query
 from celery_pgbg.broker.waiting import Waiting
@@ -66,6 +67,10 @@ class ConsumerSession:
             except ReadOnlySqlTransaction as exc:
                 self._session.close()
                 raise SessionLost(f"{READ_ONLY}: {exc}") from exc
+            except InsufficientPrivilege as exc:
+                with closing(self._session):
+                    schema.check_rights(self._session, exc, "take messages or wait for replies")
+                raise
             except BaseException:
                 self._session.close()
                 raise

@@ -110,6 +110,9 @@ class Outlet:
                     f"the broker's functions are not in database {session.info.dbname!r}: "
                     "run `celery -A yourproject pgbg install`"
                 ) from exc
+            except errors.InsufficientPrivilege as exc:
+                schema.check_rights(session, exc, "take messages or wait for replies")
+                raise
 
         return self._sessions.run(checked)
 

@@ -206,6 +206,9 @@ class ResultStore:
                     f"the celery_pgbg schema in database {session.info.dbname!r} is not complete: "
                     "run `celery -A yourproject pgbg install`"
                 ) from exc
+            except errors.InsufficientPrivilege as exc:
+                schema.check_rights(session, exc, "read or store results")
+                raise
 
         return self._sessions.run(work)
 

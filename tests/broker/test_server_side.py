@@ -8,10 +8,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from celery import Celery
 from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub
 
 from celery_pgbg.broker.station import close_stations
+from celery_pgbg.errors import ConfigurationError
 from tests.waiting import eventually
 
 _ENVELOPE = '{"content_type": "application/json", "content_encoding": "utf-8", "headers": {}}'
@@ -26,7 +28,7 @@ def test_a_sender_sends_and_can_do_nothing_else(role: Callable[..., str], connec
         queue.declare()
         sending.Producer().publish([1], routing_key="q", priority=3)
         for forbidden in (queue.get, queue.purge, queue.delete, lambda: queue.consume(callback=print)):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            with pytest.raises(ConfigurationError, match="--grant-to"):
                 forbidden()
     with psycopg.connect(dsn, autocommit=True) as session:
         session.execute("SELECT celery_pgbg.send_task('shop.ship', queue => 'q')")
@@ -43,6 +45,23 @@ def test_a_sender_sends_and_can_do_nothing_else(role: Callable[..., str], connec
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute(statement)
     assert [message.payload for message in (declared.get(), declared.get())] == [[1], [[], {}, UNUSED]]
+
+
+def test_a_sender_is_told_what_it_needs_for_results_and_replies(
+    role: Callable[..., str], connection: Connection, server: Any
+) -> None:
+    dsn = role(senders=[])
+    with Celery("shop", broker="pgbg://", backend="pgbg://", set_as_current=False) as app:
+        app.conf.pgbg_dsn = dsn
+        result = app.send_task("shop.ship")
+        for forbidden in (
+            lambda: result.state, lambda: result.get(timeout=5), result.forget, app.backend.cleanup,
+            lambda: app.control.ping(timeout=1), lambda: app.control.revoke(result.id, reply=True, timeout=1),
+        ):  # fmt: skip
+            with pytest.raises(ConfigurationError, match="--grant-to"):
+                forbidden()
+        # It may broadcast, because that is sending.
+        result.revoke()
 
 
 UNUSED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
