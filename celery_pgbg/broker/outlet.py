@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import psycopg
+from kombu.utils.functional import retry_over_time
 from psycopg import errors
 from psycopg.rows import dict_row
 
@@ -21,6 +23,12 @@ from celery_pgbg.errors import SchemaMissing, SessionLost
 
 #: The largest number of messages in one transaction.
 _BATCH = 500
+
+#: Errors after which messages may be sent again.
+_LOSSES = (SessionLost, psycopg.OperationalError, psycopg.InterfaceError)
+
+#: The parts of a retry policy that are about numbers and pauses, with kombu's defaults.
+_PAUSES = {"max_retries": None, "interval_start": 1, "interval_step": 1, "interval_max": 1}
 
 
 class Outlet:
@@ -65,8 +73,10 @@ class Outlet:
         return self._identity
 
     def _publish(self, parcels: Sequence[Parcel]) -> list[int]:
+        # If the answer is lost, the messages may have been stored: kombu's policy decides whether they are sent again.
         if len(parcels) == 1:
-            return [self.fetch("publish", parcels[0].parameters())[0]]
+            parameters = parcels[0].parameters()
+            return [self._run(lambda session: _first_row(session, "publish", parameters)[0], is_repeatable=False)]
         relaxed = all(parcel.relaxed for parcel in parcels)
 
         def work(session: Session) -> list[int]:
@@ -75,7 +85,7 @@ class Outlet:
                 rows = [cursor.fetchone() for cursor in sent]
             return [row[0] for row in rows if row]
 
-        counts: list[int] = self._run(work)
+        counts: list[int] = self._run(work, is_repeatable=False)
         return counts
 
     def fetch(self, name: str, parameters: dict[str, Any]) -> Any:
@@ -97,7 +107,7 @@ class Outlet:
         rows: list[dict[str, Any]] = self._run(work)
         return rows
 
-    def _run(self, work: Any) -> Any:
+    def _run(self, work: Any, is_repeatable: bool = True) -> Any:
         def checked(session: Session) -> Any:
             try:
                 return work(session)
@@ -114,7 +124,7 @@ class Outlet:
                 schema.check_rights(session, exc, "take messages or wait for replies")
                 raise
 
-        return self._sessions.run(checked)
+        return self._sessions.run(checked, is_repeatable)
 
     def _open_session(self) -> Session:
         session: Session = self._open_bare_session()
@@ -135,21 +145,30 @@ _gathered: ContextVar[dict[Outlet, list[Parcel]] | None] = ContextVar("celery_pg
 
 
 def gather(outlet: Outlet, parcel: Parcel) -> bool:
-    """Collect a message in a block of ``together``. False outside such a block."""
+    """Collect a message in a block of ``together``. False outside such a block.
+
+    A full transaction is sent. If that fails, only this message is not collected, so kombu may try it again.
+    """
     gathered = _gathered.get()
     if gathered is None:
         return False
     parcels = gathered.setdefault(outlet, [])
-    parcels.append(parcel)
-    if len(parcels) >= _BATCH:
-        # Not again after a failure.
-        outlet.publish([parcels.pop(0) for _ in range(len(parcels))])
+    if len(parcels) + 1 < _BATCH:
+        parcels.append(parcel)
+    else:
+        outlet.publish([*parcels, parcel])
+        parcels.clear()
     return True
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Send the messages of this block in few transactions, the rest at its end; nothing more after an error."""
+def together(retry_policy: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Send the messages of this block in few transactions, the rest at its end; nothing more after an error.
+
+    Args:
+        retry_policy: how often and when the rest is sent again after a lost connection, as kombu's ``ensure`` takes it;
+            None: never.
+    """
     if _gathered.get() is not None:
         yield
         return
@@ -159,5 +178,7 @@ def together() -> Iterator[None]:
         yield
     finally:
         _gathered.reset(token)
+    policy = {name: value for name, value in (retry_policy or {"max_retries": 0}).items() if name in _PAUSES}
     for outlet, parcels in gathered.items():
-        outlet.publish(parcels)
+        if parcels:
+            retry_over_time(outlet.publish, _LOSSES, args=(parcels,), **{**_PAUSES, **policy})

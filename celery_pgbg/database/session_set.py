@@ -11,7 +11,7 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from celery_pgbg.database.sessions import Session, is_dead
+from celery_pgbg.database.sessions import Session, has_ended, is_dead
 from celery_pgbg.errors import SessionLost
 
 T = TypeVar("T")
@@ -35,23 +35,34 @@ class SessionSet:
         self._lock = threading.Lock()
         self._closed = False
 
-    def run(self, work: Callable[[Session], T]) -> T:
-        """Do work on a session; if the session had died since its last use, do it once more on a new session.
+    def run(self, work: Callable[[Session], T], is_repeatable: bool = True) -> T:
+        """Do work on a session; if the session had died since its last use, do it on a new session.
 
-        The work must be repeatable, because the first try may have been committed.
+        Args:
+            work: what to do.
+            is_repeatable: whether the work may be done once more if a kept session dies during it. The first try may
+                have been committed.
 
         Raises:
             SessionLost: the server cannot be reached, or the connection died during the work.
             ServerRefused: the server refuses us for good.
         """
         with self._turn():
-            kept = self._take_idle()
+            kept = self._take_idle() if is_repeatable else self._take_living()
             if kept is not None:
                 try:
                     return self._work(kept, work)
                 except SessionLost:
                     self._close_idle()
-            return self._work(self._open_session(), work)
+                    if not is_repeatable:
+                        raise
+            return self._work(self._open(), work)
+
+    def _open(self) -> Session:
+        try:
+            return self._open_session()
+        except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+            raise SessionLost(f"the connection was lost as it was opened: {str(exc).strip()}") from exc
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -90,6 +101,12 @@ class SessionSet:
     def _take_idle(self) -> Session | None:
         with self._lock:
             return self._idle.pop() if self._idle else None
+
+    def _take_living(self) -> Session | None:
+        """Take an idle session that has not ended, as far as known."""
+        while (session := self._take_idle()) is not None and has_ended(session):
+            session.close()
+        return session
 
     def _close_idle(self) -> None:
         """Close the idle sessions: if one session has died, mostly all have."""

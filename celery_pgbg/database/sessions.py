@@ -228,3 +228,14 @@ def read_dsn(dsn: str) -> dict[str, Any]:
 def is_dead(session: Session) -> bool:
     """Check whether a session can no longer be used."""
     return session.closed or session.broken
+
+
+def has_ended(session: Session) -> bool:
+    """Check whether the server has ended an idle session, as far as its words have arrived, without waiting."""
+    try:
+        # The first call reads the server's last message, the second one the end of the connection.
+        session.pgconn.consume_input()
+        session.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return is_dead(session)

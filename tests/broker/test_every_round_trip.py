@@ -1,0 +1,103 @@
+"""A session is lost at any round trip of sending: before the request, or before its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery, group
+from kombu import Connection, Producer, pools
+
+from celery_pgbg.broker.station import close_stations
+from celery_pgbg.database.results import close_stores
+from celery_pgbg.errors import SessionLost
+from tests.broker.test_transport import declare, send
+from tests.losses import When, each_round_trip, losing, outage
+
+both = pytest.mark.parametrize("when", ["before", "after"])
+
+#: Patient enough for an outage of a second.
+POLICY = {"max_retries": 40, "interval_start": 0.1, "interval_step": 0, "interval_max": 0.1}
+
+
+@pytest.fixture
+def app(broker_dsn: str, server: Any) -> Iterator[Celery]:
+    url = f"pgbg+{broker_dsn}"
+    made = Celery("shop", broker=url, backend=url, set_as_current=False)
+    made.conf.task_publish_retry_policy = POLICY
+    made.send_task("shop.ship", (0,))
+    server.execute("TRUNCATE celery_pgbg.message")
+    yield made
+    made.close()
+    pools.reset()
+    close_stations()
+    close_stores()
+
+
+def numbers(server: Any) -> list[int]:
+    """The first arguments of the tasks in the table, in the order in which they were sent."""
+    rows = server.execute("SELECT convert_from(body, 'UTF8')::json #>> '{0,0}' FROM celery_pgbg.message ORDER BY id")
+    return [int(row[0]) for row in rows]
+
+
+@both
+def test_a_message_that_is_not_sent_again_by_a_policy_comes_once(
+    connection: Connection, server: Any, when: When
+) -> None:
+    declare(connection)
+    producer = Producer(connection.default_channel)
+    reported: list[bool] = []
+
+    def publish() -> None:
+        try:
+            producer.publish("a", routing_key="q")
+        except SessionLost:
+            reported.append(False)
+        else:
+            reported.append(True)
+
+    for _ in each_round_trip(server, when, lambda: server.execute("TRUNCATE celery_pgbg.message"), publish):
+        stored = server.execute("SELECT count(*) FROM celery_pgbg.message").fetchone()[0]
+        # After an error it may be there.
+        assert stored == 1 if reported[-1] else stored <= 1
+    assert reported[-1]
+
+
+def test_a_session_that_ended_while_idle_is_no_error(connection: Connection, server: Any) -> None:
+    declare(connection)
+    server.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name LIKE 'pgbg broker sends%'"
+    )
+    send(connection, "a")
+    assert server.execute("SELECT count(*) FROM celery_pgbg.message").fetchone() == (1,)
+
+
+@both
+def test_a_task_that_was_sent_is_there(app: Celery, server: Any, when: When) -> None:
+    """It may be there twice, under the same id, where the answer was lost."""
+
+    def first() -> None:
+        server.execute("TRUNCATE celery_pgbg.message")
+
+    for lost in each_round_trip(server, when, first, lambda: app.send_task("shop.ship", (1,))):
+        assert numbers(server) in ([[1], [1, 1]] if lost and when == "after" else [[1]])
+
+
+@pytest.mark.parametrize("number", [3, 250])
+def test_no_member_of_a_group_is_lost_while_the_server_is_away(
+    app: Celery, server: Any, server_dsn: str, number: int
+) -> None:
+    members = group(app.signature("shop.ship", (i,)) for i in range(700))
+    with outage(server_dsn, server, 1.0) as begin, losing(server, number, then=begin) as losses:
+        members.apply_async()
+    assert losses.lost
+    assert numbers(server) == list(range(700))
+
+
+def test_a_group_is_sent_again_only_if_its_call_allows_that(app: Celery, server: Any, server_dsn: str) -> None:
+    members = group(app.signature("shop.ship", (i,)) for i in range(5))
+    with outage(server_dsn, server, 1.0) as begin, losing(server, 3, then=begin), pytest.raises(SessionLost):
+        members.apply_async(retry=False)
+    assert numbers(server) == []
