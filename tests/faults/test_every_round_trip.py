@@ -136,5 +136,44 @@ def test_an_interruption_ends_the_task_in_one_way(
     assert number > (5 if way == "reuse" else 10)
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_revoke_is_final_although_a_session_is_lost(
+    new_runner: Callable[..., Runner],
+    table: str,
+    database: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    moment: Moment,
+) -> None:
+    query = f"DO $$ BEGIN PERFORM pg_sleep(60); INSERT INTO {table} VALUES ('x'); END $$"
+    for number in range(1, _MOST):
+        asked = order(query, **WAYS[way])
+        watch = Watch(asked.attempt)
+        runner = new_runner(pgbg_sweep_interval=0.1)
+        with round_trips(monkeypatch, number, moment, cut if moment == "before" else cut_after) as trips:
+            trips.counts = False
+            thread, endings = trips.deliver(runner, asked, watch)
+            eventually("it runs", partial(_runs, database, watch))
+            trips.counts = True
+            watch.interrupt(Interruption.REVOKE)
+            thread.join(30)
+        assert endings, f"it waits for ever, after round trip {number}"
+        assert is_revoked(endings[0]), (number, endings)
+        assert is_revoked(run(runner, asked)), number
+        assert not _runs(database, watch)
+        _assert_empty(runner)
+        runner.close()
+        if not trips.came:
+            break
+    assert number > 4
+    assert effects(database, table) == []
+
+
+def _runs(database: Any, watch: Watch) -> bool:
+    query = "SELECT FROM celery_pgbg.live_attempts() WHERE task_id = %s AND state = 'running'"
+    return watch.pid is not None and database.execute(query, [watch.attempt.task_id]).fetchone() is not None
+
+
 def _interrupt(watch: Watch, interruption: Interruption, _session: Any) -> None:
     watch.interrupt(interruption)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -11,12 +12,12 @@ import pytest
 
 from celery_pgbg.database.values import StoredOutcome
 from celery_pgbg.execution.alone.record import StandaloneRecords
-from celery_pgbg.execution.control.stopping import forget_cancel
+from celery_pgbg.execution.control.stopping import forget_cancel, stop_attempt, store_cancel
 from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
-from celery_pgbg.outcomes import Cancelled, Detached, Ending, Lost, Raised, Returned
+from celery_pgbg.outcomes import UNSEEN, Cancelled, Detached, Ending, Lost, Raised, Returned
 from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
 from tests.fix_runner import in_background, order, run
@@ -150,3 +151,64 @@ def test_a_stop_is_forgotten_between_the_launch_that_finds_it_and_its_reading(
     thread.join(30)
     assert endings == [Returned(1)]
     assert effects(database, table) == ["x"]
+
+
+@contextmanager
+def another_delivery_in_line(database: Any, asked: Order) -> Iterator[None]:
+    """Let a session of the test's own record an order, as one does that waits for a slot before its launch."""
+    records = StandaloneRecords(lambda: psycopg.connect(database.info.dsn, autocommit=True), asked)
+    assert records.record() == ("recorded", None)
+    try:
+        yield
+    finally:
+        records.close()
+
+
+def test_a_delivery_launches_what_another_has_not_launched(
+    new_runner: Callable[..., Runner], table: str, database: Any
+) -> None:
+    asked = order(f"INSERT INTO {table} VALUES ('x') RETURNING v", returns="value", atomic=False)
+    with another_delivery_in_line(database, asked):
+        _, thread, endings = in_background(runner := new_runner(), asked)
+        eventually("it attaches", lambda: runner.describe()["attached"])
+        # As at a deploy.
+        database.execute("DELETE FROM celery_pgbg.execution WHERE task_id = %s", [asked.attempt.task_id])
+    thread.join(30)
+    assert endings == [Returned("x")]
+    assert effects(database, table) == ["x"]
+
+
+def test_a_shutdown_does_not_say_that_it_has_stopped_what_nobody_saw(
+    new_runner: Callable[..., Runner], database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = order("SELECT 1", atomic=False)
+    with another_delivery_in_line(database, asked):
+        watch, thread, endings = in_background(runner := new_runner(), asked)
+        eventually("it attaches", lambda: runner.describe()["attached"])
+        look = StandaloneRecords.live_state
+
+        def interrupted_when_gone(records: StandaloneRecords) -> str | None:
+            state = look(records)
+            if state is None:
+                watch.interrupt(Interruption.SHUTDOWN)
+            return state
+
+        monkeypatch.setattr(StandaloneRecords, "live_state", interrupted_when_gone)
+    thread.join(30)
+    assert endings == [Lost(UNSEEN, "unknown")]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["own", "reuse", "alone"])
+def test_a_stop_that_was_cut_short_is_completed_by_the_next(
+    new_runner: Callable[..., Runner], table: str, database: Any, way: dict[str, bool]
+) -> None:
+    query = f"DO $$ BEGIN PERFORM pg_sleep(60); INSERT INTO {table} VALUES ('x'); END $$"
+    asked = order(query, **way)
+    _, thread, endings = deliver(new_runner(pgbg_sweep_interval=0.1), asked, database)
+    # Its session was lost before it could signal the background worker.
+    store_cancel(database, asked.attempt, "revoked")
+    stop_attempt(database, asked.attempt, "revoked")
+    eventually("it is gone", lambda: not running(database, asked.attempt.task_id), 10)
+    thread.join(30)
+    assert was_revoked(endings[0]), endings
+    assert effects(database, table) == []

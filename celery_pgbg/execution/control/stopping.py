@@ -14,7 +14,7 @@ import psycopg
 from celery_pgbg.database.sessions import Session
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.execution import queries
-from celery_pgbg.execution.records.attempts import as_parameters, forgive_launches, terminate
+from celery_pgbg.execution.records.attempts import as_parameters, forgive_launches, read_outcomes, terminate
 from celery_pgbg.handles import Attempt
 from celery_pgbg.outcomes import StopReason
 
@@ -92,6 +92,9 @@ def stop_attempt(session: Session, attempt: Attempt, reason: StopReason, message
         message: the outcome's message, if not the usual message of the reason.
     """
     if not store_cancel(session, attempt, reason, message):
+        if any(found.settled_as not in (None, "lost") for found in read_outcomes(session, [attempt])):
+            # A stop, whose session may have been lost before it has signalled the background worker.
+            terminate(session, attempt, although_finished=True)
         return "finished"
     while not terminate(session, attempt, although_finished=True):
         if not _is_starting(session, attempt):

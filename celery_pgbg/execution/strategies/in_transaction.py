@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import psycopg
 from psycopg import errors
@@ -28,6 +29,9 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.1
 
 #: The longest pause while the server refuses the cancel, in seconds.
 _LONGEST_REFUSED = 10.0
+
+#: How often a revoke is recorded, if the session is lost each time.
+_TRIES = 3
 
 
 #: The log's text if an earlier delivery's background worker has ended without an outcome.
@@ -223,15 +227,24 @@ class InTransaction:
 
         An outcome that has come since stands.
         """
-        try:
-            with self.means.launchers.first_free() as launcher:
-                if not launcher.settle_revoke(watch.attempt):
-                    watch.start_over()
-                    for outcome in launcher.read_outcomes([watch.attempt]):
-                        deliver(watch, outcome)
-        except (psycopg.Error, PgbgError) as exc:
-            logger.warning("%s: its revoke cannot be recorded: %s", watch.attempt, exc)
+        backoff = Backoff()
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._store_revoke(watch)
+                break
+            except (psycopg.Error, PgbgError) as exc:
+                if not tries_left or not isinstance(exc, SessionLost):
+                    logger.warning("%s: its revoke cannot be recorded: %s", watch.attempt, exc)
+                    break
+            time.sleep(backoff.next())
         return watch.ending or Cancelled()
+
+    def _store_revoke(self, watch: Watch) -> None:
+        with self.means.launchers.first_free() as launcher:
+            if not launcher.settle_revoke(watch.attempt):
+                watch.start_over()
+                for outcome in launcher.read_outcomes([watch.attempt]):
+                    deliver(watch, outcome)
 
     def _forgive_launches(self, order: Order) -> None:
         """Do not count the launch, because the message goes back.

@@ -7,29 +7,33 @@ between, their effects are unknown.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
 import psycopg
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.sessions import Session
-from celery_pgbg.database.values import StoredOutcome, from_exception
-from celery_pgbg.errors import PgbgError, SessionLost
+from celery_pgbg.database.values import from_exception
+from celery_pgbg.errors import SessionLost
 from celery_pgbg.execution.alone.launcher import StandaloneLauncher
 from celery_pgbg.execution.alone.results import UNKNOWN
 from celery_pgbg.execution.strategies.counts import Counts
 from celery_pgbg.execution.strategies.means import Means
+from celery_pgbg.execution.strategies.standalone_ends import (
+    brought_to_record,
+    ended_before,
+    is_our_stop,
+    not_launched,
+    stored_ending,
+    twice,
+)
 from celery_pgbg.execution.waiting.slots import SlotLine
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import ENDED, UNSEEN, Cancelled, Detached, Ending, ErrorReport, Lost, Raised, Returned
 from celery_pgbg.watch import Interruption, Watch
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -77,33 +81,22 @@ def _run(order: Order, watch: Watch, open_session: Callable[[], Session], line: 
     try:
         while True:
             state, pid = _record(launcher, watch)
-            if state == "interrupted":
-                return _not_launched(launcher, watch, is_recorded=False)
-            if state != "recorded":
-                break
-            if (ending := _launch_and_watch(launcher, order, watch, line, counts)) is not None:
+            match state:
+                case "interrupted":
+                    ending: Ending | None = not_launched(launcher, watch, is_recorded=False)
+                case "recorded":
+                    ending = _launch_and_watch(launcher, order, watch, line, counts)
+                case "attached":
+                    logger.info("%s runs already, in background worker %d: attached", order.attempt, pid)
+                    counts.add("attached")
+                    watch.accept(pid or 0)
+                    ending = _follow(launcher, watch)
+                case _:
+                    ending = ended_before(launcher, watch, state)
+            if ending is not None:
                 return ending
-        if state == "attached":
-            logger.info("%s runs already, in background worker %d: attached", order.attempt, pid)
-            counts.add("attached")
-            watch.accept(pid or 0)
-        elif (ending := _ended_before(launcher, watch, state)) is not None:
-            return ending
-        return _follow(launcher, order, watch)
     finally:
         launcher.close()
-
-
-def _ended_before(launcher: StandaloneLauncher, watch: Watch, state: str) -> Ending | None:
-    """The end of an earlier delivery's statement; None if it cannot be read now."""
-    try:
-        if state == "gone":
-            launcher.settle_lost(watch.attempt.task_id)
-            return _stored(launcher) or Lost(UNSEEN, "unknown")
-        return _stored(launcher) or Lost("its outcome was deleted")
-    except SessionLost as exc:
-        logger.warning("%s: its outcome cannot be read, trying again: %s", watch.attempt, exc)
-        return None
 
 
 def _record(launcher: StandaloneLauncher, watch: Watch) -> tuple[str, int | None]:
@@ -129,13 +122,13 @@ def _launch_and_watch(
             return None
         return Lost(f"the session was lost while launching; {UNKNOWN}", "unknown")
     except psycopg.Error as exc:
-        _twice(watch, launcher.forget)
+        twice(watch, launcher.forget)
         return Raised(from_exception(exc))
     except Exception:
-        _twice(watch, launcher.forget)
+        twice(watch, launcher.forget)
         raise
     if handle is None:
-        return _not_launched(launcher, watch, is_recorded=True)
+        return not_launched(launcher, watch, is_recorded=True)
     counts.add("launched")
     try:
         ending = _attend(launcher, watch, handle)
@@ -147,18 +140,11 @@ def _launch_and_watch(
             counts.add("launched")
             handle = again
             ending = _attend(launcher, watch, handle)
-        if isinstance(ending, (Returned, Raised)):
-            launcher.store(ending)
-        if isinstance(ending, Cancelled) and watch.interruption is Interruption.REVOKE:
-            launcher.settle_revoke()
-        if isinstance(ending, (Cancelled, Detached)):
-            return ending
-        # Another process may have revoked it, and stored the revoke as its outcome.
-        return _stored(launcher) or _decoded(ending)
     except SessionLost as exc:
         logger.warning("%s: %s; looking for its background worker", watch.attempt, exc)
         watch.accept(handle.pid)
-        return _follow(launcher, order, watch, is_ours=True)
+        return _follow(launcher, watch, is_ours=True) or Lost(UNSEEN, "unknown")
+    return brought_to_record(launcher, watch, ending)
 
 
 def _attend(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
@@ -170,7 +156,11 @@ def _attend(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Endin
     watch.accept(handle.pid)
     ending = _poll(launcher, watch, handle)
     watch.notices = launcher.notices
-    return _with_invalid_index(launcher, watch, ending)
+    try:
+        return _with_invalid_index(launcher, watch, ending)
+    except SessionLost as exc:
+        logger.warning("%s: cannot look for an invalid index that it has left: %s", watch.attempt, exc)
+        return ending
 
 
 def _may_build_again(order: Order, watch: Watch, ending: Ending) -> bool:
@@ -182,9 +172,12 @@ def _may_build_again(order: Order, watch: Watch, ending: Ending) -> bool:
 def _launch_again(launcher: StandaloneLauncher, watch: Watch, line: SlotLine) -> Handle | None:
     """Launch the same statement once more; None if that is refused, and the first error stands."""
     logger.warning("%s: building the index again", watch.attempt)
+    launcher.may_have_launched = False
     try:
         return _launch(launcher, watch, line)
-    except psycopg.Error as exc:
+    except (psycopg.Error, SessionLost) as exc:
+        if launcher.may_have_launched and isinstance(exc, SessionLost):
+            raise
         logger.warning("%s: cannot be launched again: %s", watch.attempt, exc)
         return None
 
@@ -239,11 +232,20 @@ def _poll(launcher: StandaloneLauncher, watch: Watch, handle: Handle) -> Ending:
 
 
 def _pause(launcher: StandaloneLauncher, watch: Watch, seconds: float, handle: Handle | None = None) -> float:
-    """Wait before the next check; an interruption ends the wait once. Returns the next wait."""
+    """Wait before the next check; an interruption ends the wait once. Returns the next wait.
+
+    Raises:
+        SessionLost: the session with this handle is lost.
+    """
     if seconds == _LONGEST_LOOK:
-        # The next check shows what is wrong with the session.
-        with contextlib.suppress(SessionLost, psycopg.Error):
+        try:
             launcher.look_at_progress(watch, handle)
+        except SessionLost:
+            # A new session does not have the handle.
+            if handle is not None:
+                raise
+        except psycopg.Error as exc:
+            logger.debug("%s: its progress cannot be read: %s", watch.attempt, exc)
         watch.pass_progress_on()
     if watch.interruption is None:
         watch.wait(seconds)
@@ -267,18 +269,21 @@ def _named(
     return ending
 
 
-def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: bool = False) -> Ending:
+def _follow(launcher: StandaloneLauncher, watch: Watch, is_ours: bool = False) -> Ending | None:
     """Wait for the end of a background worker whose handle is not ours: for its outcome, or for its absence.
 
     Args:
         launcher: a session of the statement's own.
-        order: the statement.
         watch: the watch that waits.
         is_ours: whether the launching session was ours, and is lost.
+
+    Returns:
+        None if neither comes: the record shows whether it was launched at all.
     """
     pause = _FIRST_LOOK
     backoff = Backoff()
     absent = 0
+    signalled = False
     while True:
         # Read once: it may come at any moment.
         interruption = watch.interruption
@@ -287,8 +292,8 @@ def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: b
         try:
             is_alive = launcher.live_state() is not None
             is_revoked = interruption is Interruption.REVOKE
-            if (ending := _stored(launcher)) and not (is_alive and is_revoked):
-                return Cancelled() if _is_our_stop(ending, interruption) else ending
+            if (ending := stored_ending(launcher)) and not (is_alive and is_revoked):
+                return Cancelled() if is_our_stop(ending, interruption) else ending
             if is_ours:
                 launcher.disown()
                 is_ours = False
@@ -296,79 +301,13 @@ def _follow(launcher: StandaloneLauncher, order: Order, watch: Watch, is_ours: b
             if is_revoked:
                 launcher.stop_live_worker()
             elif interruption is not None:
-                launcher.terminate_live_worker()
+                signalled = launcher.terminate_live_worker() or signalled
         except SessionLost as exc:
             logger.warning("%s: %s; trying again", watch.attempt, exc)
             watch.wait_for_end(backoff.next())
             continue
         if absent > 3:
-            return Lost(UNSEEN, "unknown") if interruption is None else Cancelled()
+            if interruption is None:
+                return None
+            return Cancelled() if signalled else Lost(UNSEEN, "unknown")
         pause = _pause(launcher, watch, max(pause, _LONGEST_LOOK) if absent else pause)
-
-
-def _stored(launcher: StandaloneLauncher) -> Ending | None:
-    outcome = launcher.stored_outcome()
-    return _ending_of(outcome) if outcome else None
-
-
-def _decoded(ending: Ending) -> Ending:
-    """The end of a statement whose outcome could not be stored, because its record is gone."""
-    if not isinstance(ending, Returned):
-        return ending
-    return _ending_of(StoredOutcome("", 0, succeeded=True, **ending.value.as_parameters()))
-
-
-def _ending_of(outcome: StoredOutcome) -> Ending:
-    try:
-        return outcome.ending()
-    except Exception as exc:  # noqa: BLE001 - psycopg's loaders raise what they like
-        message = f"the statement has completed, but a value of its result cannot be loaded: {exc}"
-        return Raised(ErrorReport("22000", message))
-
-
-def _not_launched(launcher: StandaloneLauncher, watch: Watch, is_recorded: bool) -> Ending:
-    """The end of an order that an interruption, or a stop by another session, has kept from its launch.
-
-    A revoke is stored as its outcome: other deliveries may not know of it yet.
-
-    Args:
-        launcher: the session of the statement.
-        watch: the watch that waits.
-        is_recorded: whether the record is ours. If not, an earlier delivery may have left a background worker.
-    """
-    interruption = watch.interruption
-
-    def settle() -> Ending | None:
-        if interruption is Interruption.REVOKE and is_recorded:
-            launcher.settle_revoke()
-        elif interruption is Interruption.REVOKE:
-            launcher.stop_live_worker()
-        elif interruption not in (None, Interruption.DETACH) and not is_recorded:
-            launcher.terminate_live_worker()
-        return None if interruption is Interruption.DETACH else _stored(launcher)
-
-    stored = _twice(watch, settle)
-    _twice(watch, launcher.forget if is_recorded else launcher.forget_unlaunched)
-    if interruption is Interruption.DETACH:
-        return Detached()
-    if interruption is None:
-        return stored or Lost("it was stopped before its launch, and the outcome cannot be read")
-    return Cancelled() if stored is None or _is_our_stop(stored, interruption) else stored
-
-
-def _is_our_stop(ending: Ending, interruption: Interruption | None) -> bool:
-    """Whether an outcome is the revoke that has also interrupted us."""
-    is_revoked = isinstance(ending, Raised) and ending.report.stopped == "revoked"
-    return interruption is Interruption.REVOKE and is_revoked
-
-
-def _twice(watch: Watch, call: Callable[[], T]) -> T | None:
-    """Make a call, again on a new session if the session is lost; None if it fails."""
-    for is_last in (False, True):
-        try:
-            return call()
-        except (psycopg.Error, PgbgError) as exc:
-            if is_last or not isinstance(exc, SessionLost):
-                logger.warning("%s: its record cannot be brought to its end: %s", watch.attempt, exc)
-                break
-    return None
