@@ -97,12 +97,12 @@ class Arrivals:
     def _take_ready(self, pending: set[str], looked_at: Collection[str]) -> Iterator[TaskMeta]:
         if not looked_at:
             return
-        for task_id, meta in self._try_to_read(sorted(looked_at)).items():
+        for task_id, meta in self.read(sorted(looked_at)).items():
             if meta["status"] in states.READY_STATES:
                 pending.discard(task_id)
                 yield meta
 
-    def _try_to_read(self, task_ids: Collection[str]) -> dict[str, TaskMeta]:
+    def read(self, task_ids: Collection[str]) -> dict[str, TaskMeta]:
         """Read the metas; while the server cannot be reached, return nothing."""
         try:
             found = self._read(task_ids)

@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from celery import states
@@ -160,7 +161,7 @@ class Chords:
             ChordError: a member has failed.
         """
         backend = self._backend
-        nested = GroupResult.restore(group_id, backend=backend, app=backend.app)
+        nested = backend.patiently(partial(GroupResult.restore, group_id, backend=backend, app=backend.app))
         if nested is None:
             parts = backend.patiently(backend.store.read_chord_parts, group_id, self._ordered)
             return [self._value_of(part) for part in parts]

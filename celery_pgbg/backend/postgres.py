@@ -221,6 +221,7 @@ class PostgresBackend(base.BaseBackend):
         no_ack: bool = True,
         on_interval: Callable[[], Any] | None = None,
         parents: Parents | None = None,
+        arrivals: Arrivals | None = None,
     ) -> TaskMeta:
         """Wait for one task.
 
@@ -229,11 +230,9 @@ class PostgresBackend(base.BaseBackend):
             Exception: a parent has failed with this error.
         """
         self._ensure_not_eager()
-        parents = parents or Parents((), self._known_metas, lambda: None)
-        arrivals = self._arrivals()(
-            [_text(task_id)], timeout, interval or 0.5, on_interval, parents.pending, parents.look
-        )
-        meta = next(arrivals)
+        arrivals = arrivals or self._arrivals()
+        parents = parents or Parents((), arrivals.read, lambda: None)
+        meta = next(arrivals([_text(task_id)], timeout, interval or 0.5, on_interval, parents.pending, parents.look))
         if meta["status"] in states.PROPAGATE_STATES:
             parents.look()
         return meta
@@ -252,8 +251,9 @@ class PostgresBackend(base.BaseBackend):
         """Wait for an ``AsyncResult``, or for one of its parents to fail."""
         if on_message is not None:
             raise ImproperlyConfigured("Backend does not support on_message callback")
-        parents = Parents(result._parents(), self._known_metas, on_interval or (lambda: None))
-        meta = self.wait_for(result.id, timeout, interval, no_ack, parents.tick, parents)
+        arrivals = self._arrivals()
+        parents = Parents(result._parents(), arrivals.read, on_interval or (lambda: None))
+        meta = self.wait_for(result.id, timeout, interval, no_ack, parents.tick, parents, arrivals)
         result._maybe_set_cache(meta)
         return result.maybe_throw(propagate=propagate, callback=callback)
 
@@ -297,9 +297,10 @@ class PostgresBackend(base.BaseBackend):
             # Known metas are not read again below.
             if getattr(each, "_cache", None):
                 each.maybe_throw()
-        parents = Parents(ancestors, self._known_metas, lambda: [each.maybe_throw() for each in reversed(ancestors)])
-        arrivals = self._arrivals()(wanted, timeout, interval or 0.5, on_interval, parents.pending, parents.look)
-        yield from self._noted(arrivals, on_message)
+        arrivals = self._arrivals()
+        parents = Parents(ancestors, arrivals.read, lambda: [each.maybe_throw() for each in reversed(ancestors)])
+        metas = arrivals(wanted, timeout, interval or 0.5, on_interval, parents.pending, parents.look)
+        yield from self._noted(metas, on_message)
 
     def _noted(
         self, arrivals: Iterator[TaskMeta], on_message: Callable[[TaskMeta], Any] | None
