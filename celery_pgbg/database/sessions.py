@@ -147,8 +147,14 @@ def _replace_defaults(session: _BoundedSession) -> None:
         )
 
 
+def note_replaced(session: Session, defaults: dict[str, str]) -> None:
+    """Note defaults that were replaced later. The first of a parameter stands: it was not yet replaced."""
+    if isinstance(session, _BoundedSession):
+        session.replaced = {**defaults, **session.replaced}
+
+
 def replaced_defaults(session: Session) -> dict[str, str]:
-    """The parameters that ``connect`` has replaced, which statements of tasks keep, with their values."""
+    """The parameters that we have replaced, which statements of tasks keep, with their values."""
     return dict(session.replaced) if isinstance(session, _BoundedSession) else {}
 
 
@@ -202,6 +208,12 @@ def stay_idle(session: Session) -> None:
 def plan_once(session: Session) -> None:
     """Let the server plan each prepared statement once, for any values. Never for a session that launches."""
     session.execute(queries.query("plan_once"))
+
+
+def with_row_security(session: Session) -> Session:
+    """Let a session use our tables, whose rows belong to roles, also where ``row_security`` is off by default."""
+    session.execute("SET row_security = on")
+    return session
 
 
 def read_dsn(dsn: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import psycopg
 
 from celery_pgbg.configuration import settings_of
 from celery_pgbg.database import schema
-from celery_pgbg.database.sessions import Session, connect
+from celery_pgbg.database.sessions import Session, connect, with_row_security
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.execution.control import operations
 from celery_pgbg.operating.printing import safe
@@ -86,7 +86,7 @@ def new_session(app: Any, alias: str | None, dsn: str | None = None) -> Session:
     """Open a session for a command."""
     settings = settings_of(app)
     target = dsn or settings.dsn_of(alias)
-    return connect(target, application_name="celery pgbg", connect_timeout=settings.connect_timeout)
+    return with_row_security(connect(target, application_name="celery pgbg", connect_timeout=settings.connect_timeout))
 
 
 def installed_session(app: Any, alias: str | None) -> Session:

@@ -16,7 +16,7 @@ from celery_pgbg.broker.outbox import goes_through_outbox
 from celery_pgbg.configuration import settings_of
 from celery_pgbg.database import poolers, schema
 from celery_pgbg.database.capabilities import Capabilities, detect
-from celery_pgbg.database.sessions import Session, connect
+from celery_pgbg.database.sessions import Session, connect, with_row_security
 from celery_pgbg.errors import PgbgError
 from celery_pgbg.execution.control import operations
 from celery_pgbg.execution.launching.launching_session import SESSION_WORKER_LIMIT
@@ -89,7 +89,7 @@ def diagnose(app: Any, alias: str | None) -> Iterator[Finding]:
         yield Finding("error", "connection", str(exc))
         return
     with session:
-        yield from _check_database(app, session, dsn, settings)
+        yield from _check_database(app, with_row_security(session), dsn, settings)
 
 
 def _check_celery(app: Any) -> Iterator[Finding]:

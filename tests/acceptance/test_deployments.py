@@ -116,6 +116,9 @@ def test_inspect_stats_shows_our_sessions_and_counts(new_shop: Callable[..., Sho
 def test_an_update_of_the_packages_files_alone_names_its_cure_and_needs_no_new_celery_worker(
     new_shop: Callable[..., Shop], own_dsn: str, lost: str
 ) -> None:
+    with psycopg.connect(own_dsn, autocommit=True) as session:
+        name = sql.Identifier(session.info.dbname)
+        session.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'").format(name))
     shop = new_shop("pgbg://", "pgbg://", pgbg_dsn=own_dsn)
     shop.start_worker()
     calls = {"add": (1,), "audit": ("kept", "x"), "vacuum": ("kept",)}
@@ -139,5 +142,9 @@ def test_an_update_of_the_packages_files_alone_names_its_cure_and_needs_no_new_c
                 shop.task(name).delay(*arguments).get(timeout=60)
         session.execute("UPDATE pg_proc p SET prosrc = o.prosrc, probin = o.probin FROM proc AS o WHERE o.oid = p.oid")
         assert all(shop.task(name).delay(*arguments).get(timeout=60) for name, arguments in calls.items())
+        # The launching sessions have examined the extension again, and know the database's default as before.
+        assert {shop.task("parameter").delay("transaction_isolation").get(timeout=60) for _ in range(4)} == {
+            "serializable"
+        }
         # What failed has left no order.
         assert session.execute("SELECT count(*) FROM kept").fetchone() == (2,)

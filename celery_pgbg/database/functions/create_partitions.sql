@@ -5,7 +5,7 @@
 -- the session's time zone.
 CREATE OR REPLACE FUNCTION celery_pgbg.create_partitions(parent regclass, step text, ahead integer)
 RETURNS SETOF text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $$
 DECLARE
     suffix CONSTANT text := CASE step

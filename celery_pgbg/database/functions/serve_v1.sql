@@ -25,6 +25,8 @@ DECLARE
     isolation CONSTANT pg_catalog.text := pg_catalog.current_setting('default_transaction_isolation');
     of_dates CONSTANT pg_catalog.text := pg_catalog.current_setting('datestyle');
     of_intervals CONSTANT pg_catalog.text := pg_catalog.current_setting('intervalstyle');
+    of_arrays CONSTANT pg_catalog.text := pg_catalog.current_setting('array_nulls');
+    of_names CONSTANT pg_catalog.text := pg_catalog.current_setting('quote_all_identifiers');
     process_start timestamp with time zone;
     task pg_catalog.record;
     -- what a process keeps in memory only grows
@@ -67,6 +69,8 @@ BEGIN
                 pg_catalog.set_config('default_transaction_isolation', isolation, false),
                 pg_catalog.set_config('datestyle', of_dates, false),
                 pg_catalog.set_config('intervalstyle', of_intervals, false),
+                pg_catalog.set_config('array_nulls', of_arrays, false),
+                pg_catalog.set_config('quote_all_identifiers', of_names, false),
                 pg_catalog.set_config('standard_conforming_strings', 'on', false),
                 pg_catalog.set_config('client_min_messages', 'error', false),
                 pg_catalog.set_config('row_security', 'on', false),

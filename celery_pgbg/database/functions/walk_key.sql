@@ -4,7 +4,7 @@
 -- The operators are those of the index, so that a range is a range of the index. For NULL as a table's OID the
 -- name is unknown.
 CREATE OR REPLACE FUNCTION celery_pgbg.walk_key(table_oid oid, table_name text, columns text[]) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $$
 DECLARE
     missing text;

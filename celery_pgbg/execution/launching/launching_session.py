@@ -19,7 +19,15 @@ from psycopg.pq import TransactionStatus
 from celery_pgbg.database import poolers
 from celery_pgbg.database.capabilities import Capabilities, detect
 from celery_pgbg.database.schema import check_installed, misfit
-from celery_pgbg.database.sessions import Reconnection, Session, abandon, is_dead, replaced_defaults, stay_idle
+from celery_pgbg.database.sessions import (
+    Reconnection,
+    Session,
+    abandon,
+    is_dead,
+    note_replaced,
+    replaced_defaults,
+    stay_idle,
+)
 from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.execution import queries
 from celery_pgbg.handles import Handle
@@ -40,8 +48,8 @@ LONG_CALL = 1.0
 #: How long a launch waits for the slot of a new kept handle, and the pause between two checks, in seconds.
 _SLOT_SECONDS, _SLOT_PAUSE = 1.0, 0.003
 
-#: The isolation level of our own transactions.
-_ISOLATION = "read committed"
+#: What ``prepare_launcher`` sets for our own statements.
+_OWN = {"default_transaction_isolation": "read committed", "array_nulls": "on", "quote_all_identifiers": "off"}
 
 #: How long closing waits for a call in progress, in seconds.
 _CLOSE_SECONDS = 1.0
@@ -214,10 +222,9 @@ class LaunchingSession:
         limits = {"session_worker_limit": SESSION_WORKER_LIMIT, "max_launches": self._max_launches}
         prepared = session.execute(queries.query("prepare_launcher"), limits).fetchone()
         assert prepared is not None
-        self._queue_bytes, self.may_reuse, is_standby, isolation = prepared[:4]
+        self._queue_bytes, self.may_reuse, is_standby, defaults = prepared[:4]
+        note_replaced(session, {name: value for name, value in defaults.items() if value != _OWN[name]})
         self._inherited = replaced_defaults(session)
-        if isolation != _ISOLATION:
-            self._inherited["default_transaction_isolation"] = isolation
         if is_standby:
             raise SessionLost(
                 f"{session.info.host}:{session.info.port} is a standby, which runs no tasks until it is promoted "

@@ -60,8 +60,6 @@ class Listener(LastingThread):
     def _listen(self, session: Session, backoff: Backoff) -> None:
         stay_idle(session)
         plan_once(session)
-        # A role may have it off, which would refuse us our own tables.
-        session.execute("SET row_security = on")
         session.execute(f"LISTEN {OUTCOME_CHANNEL}")
         self.backend_pid = session.info.backend_pid
         backoff.reset()
