@@ -8,7 +8,7 @@ FROM celery_pgbg.outcome AS outcome
 LEFT JOIN celery_pgbg.execution AS execution
     ON execution.task_id = outcome.task_id AND execution.attempt = outcome.attempt AND execution.owner = outcome.owner
 WHERE NOT outcome.succeeded
-    AND outcome.settled_as IS DISTINCT FROM 'revoked'
+    AND coalesce(outcome.settled_as, '') <> 'revoked'
     AND outcome.finished_at > (statement_timestamp() - (%(ended_ms)s::bigint * interval '1 millisecond'))
     AND (%(task_name)s::text IS NULL OR execution.task_name = %(task_name)s::text)
     AND NOT EXISTS (

@@ -2,7 +2,7 @@
 SELECT
     execution.task_name,
     count(*) AS runs,
-    count(*) FILTER (WHERE NOT outcome.succeeded AND outcome.settled_as IS DISTINCT FROM 'revoked') AS failures,
+    count(*) FILTER (WHERE NOT outcome.succeeded AND coalesce(outcome.settled_as, '') <> 'revoked') AS failures,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::float8 AS p50_seconds,
     percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds)::float8 AS p95_seconds
 FROM celery_pgbg.outcome AS outcome
