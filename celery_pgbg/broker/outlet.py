@@ -48,8 +48,20 @@ class Outlet:
         self._sessions.close()
 
     def check(self) -> None:
-        """Check that the server answers and has our schema."""
-        self._sessions.run(schema.check_installed)
+        """Check that the server answers, has our schema and accepts writes.
+
+        On a standby, or with ``default_transaction_read_only``, a later refusal would make Celery connect again without
+        a pause.
+        """
+
+        def work(session: Session) -> None:
+            schema.check_installed(session)
+            row = session.execute(query("accepts_writes")).fetchone()
+            if row is None or not row[0]:
+                session.close()
+                raise SessionLost(READ_ONLY)
+
+        self._sessions.run(work)
 
     def publish(self, parcels: Sequence[Parcel]) -> list[int]:
         """Send messages; those of one call commit together, by the hundred. Returns the number of queues for each.

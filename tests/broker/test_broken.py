@@ -13,6 +13,7 @@ from kombu import Connection
 from psycopg import sql
 
 from celery_pgbg.broker.station import close_stations
+from celery_pgbg.errors import SessionLost
 from celery_pgbg.testing.databases import as_url
 from tests.broker.test_transport import declare, send
 from tests.fix_celery import Shop
@@ -149,3 +150,18 @@ def test_a_consumer_waits_for_a_lock_whatever_others_are_allowed_to(
         acknowledging.join(60)
         assert server.execute("SELECT count(*) FROM celery_pgbg.message").fetchone() == (0,)
         connection.close()
+
+
+def test_a_server_that_accepts_no_writes_is_no_connection(own_dsn: str) -> None:
+    with psycopg.connect(own_dsn, autocommit=True) as session:
+        name = sql.Identifier(session.info.dbname)
+        session.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+        try:
+            # Else Celery connects again and again, without a pause.
+            with Connection(f"pgbg+{own_dsn}") as connection, pytest.raises(SessionLost, match="accepts no writes"):
+                connection.connect()
+            session.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
+            with Connection(f"pgbg+{own_dsn}") as connection:
+                connection.connect()
+        finally:
+            close_stations()
