@@ -59,7 +59,7 @@ class Outlet:
             row = session.execute(query("accepts_writes")).fetchone()
             if row is None or not row[0]:
                 session.close()
-                raise SessionLost(READ_ONLY)
+                raise SessionLost(f"{READ_ONLY}: it is a standby, or default_transaction_read_only is on")
 
         self._sessions.run(work)
 

@@ -100,7 +100,7 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_for(shop: Shop, server
     run(shop, 1)
     with set_for_all(server, "default_transaction_read_only", "on"):
         end_sessions(server)
-        eventually("it is noticed", lambda: "read-only" in worker.text())
+        eventually("it is noticed", lambda: "accepts no writes" in worker.text())
         assert worker.process.poll() is None
     run(shop, 5)
 
