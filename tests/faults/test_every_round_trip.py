@@ -102,7 +102,7 @@ def test_an_interruption_ends_the_task_in_one_way(
     interruption: Interruption,
 ) -> None:
     # A wait for an end that nobody saw takes seconds.
-    step = 3 if way == "alone" and interruption is Interruption.DETACH else 1
+    step = 5 if way == "alone" and interruption is Interruption.DETACH else 2
     for number in range(1, _MOST, step):
         mark = str(number)
         asked = order(_statement(table, mark), returns="value", **WAYS[way])

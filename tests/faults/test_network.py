@@ -13,6 +13,7 @@ import pytest
 
 from celery_pgbg.database import results
 from celery_pgbg.devserver.ports import LOOPBACK, free_port
+from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
@@ -338,3 +339,48 @@ def test_a_standalone_statement_without_its_launcher_can_be_revoked(
     assert statement.end() == Cancelled()
     assert running(database, statement.attempt.task_id) == []
     assert effects(database, table) == []
+
+
+@pytest.mark.parametrize("interruption", [Interruption.REVOKE, Interruption.SHUTDOWN])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_stop_waits_for_the_server_if_the_answer_to_its_launch_was_lost(
+    proxy: TcpProxy,
+    runner: Runner,
+    table: str,
+    database: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    reuse: bool,
+    interruption: Interruption,
+) -> None:
+    # The next order is for its background worker.
+    assert run(runner, order("SELECT 1", returns="value", reuse=reuse)) == Returned(1)
+    asked = order(f"SELECT pg_sleep(5); INSERT INTO {table} VALUES ('x')", reuse=reuse)
+    name = "place" if reuse else "launch"
+    method = getattr(Launcher, name)
+    lost = threading.Event()
+
+    def without_an_answer(launcher: Launcher, *args: Any) -> Any:
+        monkeypatch.setattr(Launcher, name, method)
+        method(launcher, *args)
+        proxy.stall(new_ones=True)
+        proxy.cut()
+        lost.set()
+        return method(launcher, *args)
+
+    monkeypatch.setattr(Launcher, name, without_an_answer)
+    watch, thread, endings = in_background(runner, asked)
+    assert lost.wait(30)
+    watch.interrupt(interruption)
+    thread.join(3)
+    assert not endings, "nobody can know yet"
+    proxy.resume()
+    thread.join(30)
+    assert endings == [Cancelled()]
+    eventually("it is gone", lambda: not runs(database, asked))
+    assert effects(database, table) == []
+
+
+def runs(database: Any, asked: Order) -> bool:
+    """Whether an order runs or waits."""
+    query = "SELECT FROM celery_pgbg.live_attempts() WHERE task_id = %s"
+    return database.execute(query, [asked.attempt.task_id]).fetchone() is not None

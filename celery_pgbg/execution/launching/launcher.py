@@ -54,8 +54,12 @@ class Launcher(HandleSession):
 
     # --- launching ---------------------------------------------------------------------------
 
-    def launch(self, order: Order) -> Launch:
+    def launch(self, order: Order, sending: Callable[[], None] = lambda: None) -> Launch:
         """Launch an attempt unless it has ended or runs already. Waits only for the server's answer.
+
+        Args:
+            order: the attempt's order.
+            sending: called before the server is asked to launch.
 
         Raises:
             BindingError: the query and its arguments do not fit.
@@ -67,6 +71,7 @@ class Launcher(HandleSession):
         with self._exclusive() as session:
             self._detach_done(session, at_least=DETACH_BATCH)
             prepared = prepare(session, order)
+            sending()
             return self._twice(session, lambda: self._launch(session, order, prepared))
 
     def _twice(self, session: Session, launch: Callable[[], T]) -> T:
@@ -126,8 +131,14 @@ class Launcher(HandleSession):
         identity, message_id = order.message
         return message_id if identity == self._identity else None
 
-    def place(self, orders: Sequence[tuple[str, Order]]) -> list[Placement | Exception]:
+    def place(
+        self, orders: Sequence[tuple[str, Order]], sending: Callable[[], None] = lambda: None
+    ) -> list[Placement | Exception]:
         """Place orders, each with the name of its pool, for reusable background workers; all in one call.
+
+        Args:
+            orders: the orders with their pools.
+            sending: called before the server is asked to place them.
 
         Returns:
             For each order its placement, or the error: ``Unfit``, or the errors of ``launch``.
@@ -148,6 +159,7 @@ class Launcher(HandleSession):
                     if is_dead(session):
                         raise
                     results.append(exc)
+            sending()
             for number, placement in zip(rows, self._place(session, list(rows.values())), strict=True):
                 results[number] = placement
         return results

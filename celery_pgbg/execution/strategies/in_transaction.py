@@ -128,11 +128,12 @@ class InTransaction:
                     continue
                 try:
                     with self.means.launchers.least_busy() as launcher:
-                        launch = launcher.launch(order)
+                        launch = launcher.launch(order, entry.sending)
                         if launch.state == "finished":
                             # Here, so that a loss of the session is no failure of the task.
                             self.means.watches.deliver(launcher.read_outcomes([order.attempt]))
                 except (SessionLost, errors.SerializationFailure, errors.DeadlockDetected) as exc:
+                    entry.may_run = entry.may_run and isinstance(exc, SessionLost)
                     seconds = backoff.next()
                     logger.warning("%s cannot be launched, trying again in %.1f s: %s", order.attempt, seconds, exc)
                     watch.wait(seconds)
@@ -149,6 +150,7 @@ class InTransaction:
                     self._launched(launch, launcher, entry)
                     return None
                 else:
+                    entry.may_run = False
                     self.means.line.wait(watch)
         finally:
             self.means.line.leave(watch)
@@ -212,7 +214,7 @@ class InTransaction:
                 pause = min(pause * 1.5, _LONGEST_LOOK)
             except (psycopg.Error, PgbgError) as exc:
                 if entry.handle is None and not entry.may_run:
-                    # We wait in line for an unreachable server: the revoke must not wait too.
+                    # We wait for an unreachable server, and have sent it nothing: the revoke must not wait too.
                     return Cancelled()
                 signalled = False
                 pause = backoff.next()

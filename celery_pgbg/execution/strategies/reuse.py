@@ -174,13 +174,18 @@ class Placer:
             self._send_by(launcher, batch)
 
     def _send_by(self, launcher: Launcher, batch: list[Placing]) -> None:
-        results = launcher.place([(placing.pool, placing.order) for placing in batch])
+        def sending() -> None:
+            for placing in batch:
+                placing.entry.sending()
+
+        results = launcher.place([(placing.pool, placing.order) for placing in batch], sending)
         # Only now is it known that the server accepts us.
         self.means.start()
         finished = []
         without_worker: list[str] = []
         for placing, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
+                placing.entry.may_run = False
                 placing.error = result
             elif result.state == "finished":
                 finished.append(placing.entry.watch.attempt)

@@ -9,7 +9,7 @@ import psycopg
 
 from celery_pgbg.database.backoff import Backoff
 from celery_pgbg.database.values import from_exception
-from celery_pgbg.errors import ConfigurationError, PgbgError
+from celery_pgbg.errors import ConfigurationError, PgbgError, SessionLost
 from celery_pgbg.execution.strategies.in_transaction import InTransaction
 from celery_pgbg.execution.strategies.means import Means
 from celery_pgbg.execution.strategies.placing import Placing
@@ -112,8 +112,11 @@ class ReusedWorker(InTransaction):
         elif error is not None:
             if placing.entry.may_run:
                 # It was placed, but no background worker could be launched.
-                with self.means.launchers.first_free() as launcher:
-                    launcher.terminate(watch.attempt)
+                try:
+                    with self.means.launchers.first_free() as launcher:
+                        launcher.terminate(watch.attempt)
+                except SessionLost as exc:
+                    logger.warning("%s: its order cannot be taken back: %s", watch.attempt, exc)
             if not isinstance(error, psycopg.Error):
                 raise error
             watch.deliver(Raised(from_exception(error)))

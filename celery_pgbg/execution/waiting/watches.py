@@ -24,7 +24,7 @@ class Entry:
         watch: the watch, with the handle.
         owner: the launcher whose session has that handle; None if another session has it.
         is_walk: whether it is a batched task, which another background worker can continue.
-        may_run: whether the order was placed and may have been taken by a background worker.
+        may_run: whether the order was sent, and a background worker may run it, even if no answer came.
         absences: number of sweeps in a row in which its background worker, launched by another session, was absent.
         unexplained_sweeps: number of sweeps since another delivery ended its background worker without storing why.
     """
@@ -58,6 +58,10 @@ class Entry:
         self.owner = owner
         self.watch.handle = handle
 
+    def sending(self) -> None:
+        """Note that the order is being sent: it may run, until an answer says that it does not."""
+        self.may_run = True
+
     def disown(self) -> None:
         """Watch the background worker like one that another session has launched.
 
@@ -71,6 +75,7 @@ class Entry:
         """Forget the background worker, before another is launched."""
         self.watch.handle = None
         self.owner = None
+        self.may_run = False
         self.absences = self.unexplained_sweeps = 0
 
 
