@@ -182,7 +182,10 @@ class Channel(Declarations, base.StdChannel):
 
     def basic_get(self, queue: str, no_ack: bool = False, **options: Any) -> messages.Message | None:
         """Take one message, if there is one."""
-        taken = self._connection.open_inlet().take(queue, 1, bool(no_ack))
+        inlet = self._connection.open_inlet()
+        # There may be no consumer that gives back what lost ones had.
+        inlet.tend_if_due()
+        taken = inlet.take(queue, 1, bool(no_ack))
         return self._message(taken[0], None, bool(no_ack)) if taken else None
 
     def message_to_python(self, message: messages.Message) -> messages.Message:

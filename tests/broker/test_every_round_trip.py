@@ -1,13 +1,15 @@
-"""A session is lost at any round trip of sending: before the request, or before its answer."""
+"""A session is lost at any round trip of sending or taking: before the request, or before its answer."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from celery import Celery, group
-from kombu import Connection, Producer, pools
+from kombu import Connection, Consumer, Producer, Queue, pools
 
 from celery_pgbg.broker.station import close_stations
 from celery_pgbg.database.results import close_stores
@@ -101,3 +103,59 @@ def test_a_group_is_sent_again_only_if_its_call_allows_that(app: Celery, server:
     with outage(server_dsn, server, 1.0) as begin, losing(server, 3, then=begin), pytest.raises(SessionLost):
         members.apply_async(retry=False)
     assert numbers(server) == []
+
+
+@both
+def test_taken_messages_come_until_they_are_acknowledged(connection: Connection, server: Any, when: When) -> None:
+    """A consumer connects again, as Celery's does. What comes again is marked."""
+    got: list[tuple[str, bool]] = []
+
+    def take(message: Any) -> None:
+        got.append((message.payload, message.delivery_info["redelivered"]))
+        message.ack()
+
+    def is_empty() -> bool:
+        return server.execute("SELECT count(*) FROM celery_pgbg.message").fetchone() == (0,)
+
+    def consume() -> None:
+        with (
+            contextlib.suppress(SessionLost, psycopg.OperationalError),
+            connection.clone() as consuming,
+            Consumer(consuming.channel(), [Queue("q")], on_message=take, prefetch_count=2),
+        ):
+            while not is_empty():
+                with contextlib.suppress(TimeoutError):
+                    consuming.drain_events(timeout=0.1)
+
+    def first() -> None:
+        # Else the pauses between the sessions would grow.
+        close_stations()
+        server.execute("TRUNCATE celery_pgbg.message")
+        got.clear()
+        with connection.clone() as sending:
+            declare(sending)
+            send(sending, "a", "b", "c")
+
+    def scenario() -> None:
+        while not is_empty():
+            consume()
+
+    for _ in each_round_trip(server, when, first, scenario):
+        assert {body for body, _ in got} == {"a", "b", "c"}
+        assert all(marked for number, (body, marked) in enumerate(got) if body in {known for known, _ in got[:number]})
+        fresh = [body for body, marked in got if not marked]
+        assert fresh == sorted(fresh)
+
+
+def test_what_a_lost_session_had_comes_to_who_only_gets(connection: Connection, server: Any) -> None:
+    """No consumer is there that gives it back."""
+    queue = declare(connection)
+    send(connection, "a", "b")
+    assert queue.get().payload == "a"
+    server.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name LIKE 'pgbg broker takes%'"
+    )
+    connection.collect()
+    message = declare(connection).get()
+    assert (message.payload, message.delivery_info["redelivered"]) == ("a", True)
