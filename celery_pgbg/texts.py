@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 #: Characters that PostgreSQL cannot store: NUL, and lone surrogates as made by ``os.fsdecode``.
 _UNSTORABLE = "\x00\ud800-\udfff"
@@ -24,6 +26,17 @@ def storable(text: str) -> str:
 def original(text: str) -> str:
     """Read a string that ``storable`` wrote."""
     return _TO_RESTORE.sub(_restored, text) if "\\u" in text else text
+
+
+def as_json(value: Any) -> str:
+    """Write JSON for the server, without escapes of characters, which a database with SQL_ASCII cannot read."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate, which the server refuses.
+        return json.dumps(value)
+    return text
 
 
 def _escaped(found: re.Match[str]) -> str:

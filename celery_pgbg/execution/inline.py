@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from typing import Any
 
@@ -21,6 +20,7 @@ from celery_pgbg.execution.records.attempts import read_outcomes
 from celery_pgbg.execution.waiting.watches import deliver
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Ending, Raised
+from celery_pgbg.texts import as_json
 from celery_pgbg.watch import Watch
 
 
@@ -84,7 +84,7 @@ class InlineRunner:
 
     def _outcome_of(self, order: Order, prepared: Prepared) -> StoredOutcome:
         task = {"task_id": order.attempt.task_id, "task_name": order.task_name, "attempt": order.attempt.number}
-        ours = {"application_name": order.application_name, "celery_pgbg.task": json.dumps(task)}
+        ours = {"application_name": order.application_name, "celery_pgbg.task": as_json(task)}
         before = self._set_locally({**ours, **prepared.settings})
         parameters = {
             **order_parameters(order, prepared, message_id=None),
@@ -114,7 +114,7 @@ class InlineRunner:
     def _set_locally(self, settings: dict[str, str]) -> dict[str, str]:
         """Set parameters until the end of the transaction; returns what they were."""
         row = self._session.execute(queries.query("current_settings"), {"names": list(settings)}).fetchone()
-        self._session.execute(queries.query("set_locally"), {"settings": json.dumps(settings)})
+        self._session.execute(queries.query("set_locally"), {"settings": as_json(settings)})
         assert row is not None
         before: dict[str, str] = row[0]
         return before

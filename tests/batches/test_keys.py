@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from celery_pgbg.database import schema
 from tests.batches.conftest import Walked
 
 #: Columns, their unique key, and a query for the rows.
@@ -225,3 +226,14 @@ def _make_shadows(session: psycopg.Connection[Any], schema: str) -> None:
             " AS 'BEGIN RAISE EXCEPTION ''a shadow was called''; END'"
         )
     session.execute("RESET search_path")
+
+
+def test_a_walk_with_any_text_in_a_database_without_an_encoding(
+    app: Any, batched: Callable[..., Any], new_database: Callable[..., str]
+) -> None:
+    app.conf.pgbg_dsn = new_database(encoding="SQL_ASCII")
+    with psycopg.connect(app.conf.pgbg_dsn, autocommit=True, client_encoding="utf8") as session:
+        schema.install(session)
+        session.execute("CREATE TABLE walked (k text PRIMARY KEY, v text); INSERT INTO walked VALUES ('ä'), ('ö')")
+        assert batched("UPDATE walked SET v = 'ß' WHERE {batch}", "walked", "k", max_batch_rows=1)()["rows"] == 2
+        assert session.execute("SELECT DISTINCT v FROM walked").fetchall() == [("ß",)]

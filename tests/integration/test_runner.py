@@ -148,6 +148,24 @@ def test_text_that_the_server_cannot_send_fails_its_own_task_only(
         runner.close()
 
 
+@pytest.mark.parametrize("options", [{}, {"reuse": True}, {"atomic": False}, {"settings": {"celery_pgbg.a": "ä"}}])
+def test_any_text_is_possible_in_a_database_without_an_encoding(
+    new_database: Callable[..., str], options: dict[str, Any]
+) -> None:
+    dsn = new_database(encoding="SQL_ASCII")
+    with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as session:
+        schema.install(session)
+    runner = Runner(dsn, read_settings({"pgbg_dsn": dsn}))
+    try:
+        rows = order("SELECT 'ö' AS ä", returns="rows", task_name="täsk", **options)
+        assert run(runner, rows) == Returned([{"ä": "ö"}])
+        ending = run(runner, order("DO $$ BEGIN RAISE EXCEPTION 'ä' USING DETAIL = 'ö'; END $$", **options))
+        assert isinstance(ending, Raised)
+        assert (ending.report.message, ending.report.fields["message_detail"]) == ("ä", "ö")
+    finally:
+        runner.close()
+
+
 @pytest.mark.parametrize("options", [{}, {"reuse": True}, {"atomic": False}])
 @pytest.mark.parametrize(
     ("task_id", "task_name"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from celery_pgbg.execution.records.progress import publish_progress, read_progre
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Raised, Returned
+from celery_pgbg.texts import as_json
 from celery_pgbg.watch import Watch
 
 #: The time limits of statements, transactions and sessions; on a slow machine they would end a launching session.
@@ -163,4 +163,4 @@ class StandaloneRecords(HandleSession):
         """Resolve names as the statement will; its time limits do not hold for us."""
         settings = {name: value for name, value in self._order.settings.items() if name.lower() not in _LIMITS}
         settings |= {"application_name": self._order.application_name, **more}
-        session.execute(queries.query("set_locally"), {"settings": json.dumps(settings)})
+        session.execute(queries.query("set_locally"), {"settings": as_json(settings)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from celery_pgbg.execution.records.endings import StandaloneResult
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
 from celery_pgbg.outcomes import Lost, Raised, Returned
+from celery_pgbg.texts import as_json
 
 UNKNOWN = "the statement ran outside a transaction and may have partly completed"
 
@@ -133,7 +133,7 @@ class StandaloneResults(StandaloneRecords):
         try:
             with session.transaction():
                 wanted = {n: v for n, v in self._order.settings.items() if n.lower() == "client_min_messages"}
-                session.execute(queries.query("set_locally"), {"settings": json.dumps({**wanted, **_STYLES})})
+                session.execute(queries.query("set_locally"), {"settings": as_json({**wanted, **_STYLES})})
                 yield
         finally:
             session.remove_notice_handler(self._take_notice)

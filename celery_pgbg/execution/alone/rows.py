@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 from celery_pgbg.execution.records.endings import StandaloneResult
 from celery_pgbg.outcomes import ErrorReport, Raised, Returned, Returns
+from celery_pgbg.texts import as_json
 
 #: A command tag that ends in a number of rows, such as ``UPDATE 5``.
 _COUNT_IN_TAG = re.compile(r"(\d+)$")
@@ -59,7 +59,7 @@ def with_rows(
     kept = texts if returns == "rows" else texts[:1]
     if sum(len(text.encode()) for text in kept) > max_result_bytes:
         return Raised(_too_large(max_result_bytes))
-    names = "{" + ",".join(f"{json.dumps(name)}:null" for name in columns.names) + "}"
+    names = "{" + ",".join(f"{as_json(name)}:null" for name in columns.names) + "}"
     types = b"".join(struct.pack("!Ii", oid, -1) for oid in columns.oids)
     return Returned(
         StandaloneResult(returns, tag, len(texts), names, struct.pack("!i", len(columns.oids)) + types, kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -15,6 +14,7 @@ from celery_pgbg.database.sessions import Session
 from celery_pgbg.execution import queries
 from celery_pgbg.handles import Handle
 from celery_pgbg.orders import Order
+from celery_pgbg.texts import as_json
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ def order_parameters(order: Order, prepared: Prepared, message_id: int | None) -
         "max_result_bytes": order.max_result_bytes,
         "notify": order.notify,
         "message_id": message_id,
-        "task_meta": None if order.task_meta is None else json.dumps(order.task_meta),
+        "task_meta": None if order.task_meta is None else as_json(order.task_meta),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
@@ -31,6 +30,7 @@ from celery_pgbg.database.sessions import (
 from celery_pgbg.errors import ConfigurationError, SessionLost
 from celery_pgbg.execution import queries
 from celery_pgbg.handles import Handle
+from celery_pgbg.texts import as_json
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +254,7 @@ class LaunchingSession:
     def _inherited_with(self, settings: Mapping[str, str]) -> str | None:
         """Add a task's settings to those that our session has replaced. None if there are none."""
         wanted = {**self._inherited, **settings}
-        return json.dumps(wanted) if wanted else None
+        return as_json(wanted) if wanted else None
 
     def _make_safe(self, session: Session, capabilities: Capabilities) -> None:
         """Before a launch, and before the end of a handle: make sure that a kept handle exists.

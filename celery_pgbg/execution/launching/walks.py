@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from celery_pgbg.database.preparation import Prepared
 from celery_pgbg.orders import Order, Walk
 from celery_pgbg.outcomes import ErrorReport
+from celery_pgbg.texts import as_json
 
 #: Temporary failures, by class of SQLSTATE or whole SQLSTATE: lost connections, rollbacks of transactions, resources
 #: that were missing, operators and time limits, system errors; a transaction that took too long, a lock that took too
@@ -24,7 +24,7 @@ def walk_as_json(order: Order, walk: Walk, prepared: Prepared) -> str:
     """Write the argument of ``walk_v1``: the statements in pieces, with the range of each batch between them."""
     statement = ";\n".join(filter(None, (prepared.preamble, prepared.statement)))
     split = walk.split and {"id": walk.split[0], "part": walk.split[1], "parts": walk.split[2]}
-    return json.dumps(
+    return as_json(
         {
             "walk_id": walk.walk_id,
             "task_name": order.task_name,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from celery_pgbg.database.values import own_context
 from celery_pgbg.outcomes import Raised, Returned, Returns
+from celery_pgbg.texts import as_json
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def as_outcome(ending: Returned | Raised) -> dict[str, Any]:
         "succeeded": report is None,
         "sqlstate": report and report.sqlstate,
         "message": report and report.message,
-        "error_fields": report and json.dumps(_without_statement(report.fields)),
+        "error_fields": report and as_json(_without_statement(report.fields)),
     }
 
 
