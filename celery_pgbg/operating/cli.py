@@ -70,6 +70,13 @@ def _install(session: Session, grant_to: list[str], share_with: str | None, send
     except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as exc:
         major = session.info.server_version // 10_000
         raise click.ClickException(f"the extension pg_background cannot be created: {no_files(major)}") from exc
+    except (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter) as exc:
+        # Our own script is ASCII.
+        encoding = session.info.parameter_status("server_encoding")
+        raise click.ClickException(
+            f"{exc}\nThe extension's own script has characters that databases in {encoding} cannot read: "
+            "use a database with UTF8."
+        ) from exc
     except psycopg.errors.LockNotAvailable as exc:
         raise click.ClickException(
             f"{exc}\nA transaction has locked what is to be changed. Waiting longer would stop all SQL tasks, so "

@@ -37,6 +37,22 @@ def test_install_then_doctor_is_content(
     assert "pgbg.doctor" in pgbg("stats", pgbg_dsn=dsn).stdout
 
 
+def test_install_says_that_the_extension_cannot_be_read_in_an_encoding(pgbg: Callable[..., Any], dsn: str) -> None:
+    assert schema.install_script(["a"]).isascii()
+    other = f"pgbg_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(dsn, autocommit=True) as session:
+        session.execute(f"CREATE DATABASE {other} TEMPLATE template0 LOCALE 'C' ENCODING 'EUC_JP'")
+        try:
+            with psycopg.connect(url_of(dsn, dbname=other), autocommit=True) as there:
+                there.execute("CREATE EXTENSION pg_background")
+        except psycopg.errors.CharacterNotInRepertoire:
+            assert_one_message(pgbg("install", pgbg_dsn=url_of(dsn, dbname=other)), "databases in EUC_JP")
+        else:
+            assert pgbg("install", pgbg_dsn=url_of(dsn, dbname=other)).returncode == 0
+        finally:
+            session.execute(f"DROP DATABASE {other} WITH (FORCE)")
+
+
 def test_install_prints_its_sql(pgbg: Callable[..., Any], dsn: str) -> None:
     done = pgbg("install", "--sql", "--grant-to", 'odd "role"', pgbg_dsn=dsn)
     assert "CREATE TABLE celery_pgbg.execution" in done.stdout

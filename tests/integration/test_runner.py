@@ -162,6 +162,9 @@ def test_any_text_is_possible_in_a_database_without_an_encoding(
         ending = run(runner, order("DO $$ BEGIN RAISE EXCEPTION 'ä' USING DETAIL = 'ö'; END $$", **options))
         assert isinstance(ending, Raised)
         assert (ending.report.message, ending.report.fields["message_detail"]) == ("ä", "ö")
+        with psycopg.connect(dsn, client_encoding="utf8") as session:
+            failures = session.execute("SELECT message FROM celery_pgbg.outcome WHERE NOT succeeded").fetchall()
+        assert failures == [("ä",)]
     finally:
         runner.close()
 
