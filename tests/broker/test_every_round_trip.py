@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from celery import Celery, group
-from kombu import Connection, Consumer, Producer, Queue, pools
+from kombu import Connection, Consumer, Exchange, Producer, Queue, pools
 
 from celery_pgbg.broker.station import close_stations
 from celery_pgbg.database.results import close_stores
@@ -159,3 +159,31 @@ def test_what_a_lost_session_had_comes_to_who_only_gets(connection: Connection, 
     connection.collect()
     message = declare(connection).get()
     assert (message.payload, message.delivery_info["redelivered"]) == ("a", True)
+
+
+def test_a_queue_that_is_declared_again_after_a_loss_is_not_deleted_with_the_lost_consumer(
+    connect: Callable[[], Connection], server: Any
+) -> None:
+    """Its own Celery worker connects again just as another one notices the loss."""
+    exchange = Exchange("f", "fanout")
+    queue = Queue("pidbox", exchange, auto_delete=True)
+    first = connect()
+    with contextlib.suppress(SessionLost), Consumer(first, [queue], on_message=print):
+        server.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE 'pgbg broker takes%'"
+        )
+    again = queue(connect().channel())
+    again.queue_declare()
+    assert server.execute("SELECT celery_pgbg.tend_broker(-1, NULL, NULL, false)").fetchone() == (False,)
+    assert server.execute("SELECT id FROM celery_pgbg.consumer").fetchall() == []
+    again.queue_bind()
+    with Consumer(again.channel, [again], on_message=print, auto_declare=False):
+        pass
+    # An orderly end deletes it at once, a loss after a while.
+    is_there = "SELECT count(*) FROM celery_pgbg.queue WHERE name = 'pidbox'"
+    assert server.execute(is_there).fetchone() == (0,)
+    again.queue_declare()
+    server.execute("UPDATE celery_pgbg.queue SET expires_at = now() WHERE name = 'pidbox'")
+    server.execute("SELECT celery_pgbg.tend_broker(-1, NULL, NULL, false)")
+    assert server.execute(is_there).fetchone() == (0,)

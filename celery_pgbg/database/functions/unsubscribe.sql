@@ -1,5 +1,8 @@
--- End subscriptions of a consumer: one, or all if the tag is NULL. A queue that loses its last subscription is deleted or
--- begins to expire, as it was declared.
+-- End subscriptions of a consumer: one, or all of a lost consumer if the tag is NULL. A queue that loses its last
+-- subscription is deleted or begins to expire, as it was declared.
+--
+-- A queue of a lost consumer is not deleted at once: its process may just be connecting again. It may have declared the
+-- queue, and is about to bind it.
 CREATE OR REPLACE FUNCTION celery_pgbg.unsubscribe(consumer_id bigint, tag text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -20,11 +23,11 @@ BEGIN
         FOR UPDATE
     LOOP
         CONTINUE WHEN EXISTS (SELECT FROM celery_pgbg.subscription AS s WHERE s.queue_id = left_queue.id);
-        IF left_queue.auto_delete THEN
+        IF left_queue.auto_delete AND unsubscribe.tag IS NOT NULL THEN
             PERFORM celery_pgbg.delete_queue(left_queue.name);
         ELSE
             UPDATE celery_pgbg.queue AS q
-            SET expires_at = clock_timestamp() + interval '1 millisecond' * left_queue.expires_ms
+            SET expires_at = clock_timestamp() + interval '1 millisecond' * coalesce(left_queue.expires_ms, 30000)
             WHERE q.id = left_queue.id;
         END IF;
     END LOOP;
