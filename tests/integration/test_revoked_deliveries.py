@@ -178,8 +178,9 @@ def test_a_delivery_launches_what_another_has_not_launched(
     assert effects(database, table) == ["x"]
 
 
-def test_a_shutdown_does_not_say_that_it_has_stopped_what_nobody_saw(
-    new_runner: Callable[..., Runner], database: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("interruption", [Interruption.SHUTDOWN, Interruption.REVOKE])
+def test_no_delivery_says_that_it_has_stopped_what_nobody_saw(
+    new_runner: Callable[..., Runner], database: Any, monkeypatch: pytest.MonkeyPatch, interruption: Interruption
 ) -> None:
     asked = order("SELECT 1", atomic=False)
     with another_delivery_in_line(database, asked):
@@ -190,7 +191,7 @@ def test_a_shutdown_does_not_say_that_it_has_stopped_what_nobody_saw(
         def interrupted_when_gone(records: StandaloneRecords) -> str | None:
             state = look(records)
             if state is None:
-                watch.interrupt(Interruption.SHUTDOWN)
+                watch.interrupt(interruption)
             return state
 
         monkeypatch.setattr(StandaloneRecords, "live_state", interrupted_when_gone)

@@ -290,7 +290,8 @@ def _follow(launcher: StandaloneLauncher, watch: Watch, is_ours: bool = False) -
         if interruption is Interruption.DETACH:
             return Detached()
         try:
-            is_alive = launcher.live_state() is not None
+            state = launcher.live_state()
+            is_alive = state is not None
             is_revoked = interruption is Interruption.REVOKE
             if (ending := stored_ending(launcher)) and not (is_alive and is_revoked):
                 return Cancelled() if is_our_stop(ending, interruption) else ending
@@ -299,7 +300,9 @@ def _follow(launcher: StandaloneLauncher, watch: Watch, is_ours: bool = False) -
                 is_ours = False
             absent = 0 if is_alive else absent + 1
             if is_revoked:
-                launcher.stop_live_worker()
+                # One launched a moment ago may also have ended, and its revoke would say that it had no effects.
+                if state not in (None, "launched"):
+                    launcher.stop_live_worker()
             elif interruption is not None:
                 signalled = launcher.terminate_live_worker() or signalled
         except SessionLost as exc:
