@@ -24,7 +24,7 @@ DECLARE
     lost bigint[];
 BEGIN
     -- a queue that is deleted after its last consumer expires too, if that consumer was lost
-    SELECT q.id, coalesce(q.expires_ms, CASE WHEN q.auto_delete THEN 30000 END), q.declared_at > '-infinity' OR starts_with(q.name, 'celery_pgbg.')
+    SELECT q.id, coalesce(q.expires_ms, CASE WHEN q.auto_delete THEN 10000 END), q.declared_at > '-infinity' OR starts_with(q.name, 'celery_pgbg.')
     INTO declare_queue.id, unused_ms, is_declared
     FROM celery_pgbg.queue AS q WHERE q.name_key = key;
     IF declare_queue.id IS NULL AND NOT declare_queue.passive THEN

@@ -27,7 +27,8 @@ BEGIN
             PERFORM celery_pgbg.delete_queue(left_queue.name);
         ELSE
             UPDATE celery_pgbg.queue AS q
-            SET expires_at = clock_timestamp() + interval '1 millisecond' * coalesce(left_queue.expires_ms, 30000)
+            SET expires_at = clock_timestamp() + interval '1 millisecond'
+                * CASE WHEN left_queue.auto_delete THEN least(left_queue.expires_ms, 10000) ELSE left_queue.expires_ms END
             WHERE q.id = left_queue.id;
         END IF;
     END LOOP;
