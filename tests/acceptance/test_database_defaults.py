@@ -50,6 +50,7 @@ _SHOWN = {
     "lock_timeout": "5s",
     "array_nulls": "off",
     "quote_all_identifiers": "on",
+    "row_security": "off",
     # The exception, see docs/explanation/session-state.md.
     "standard_conforming_strings": "on",
 }

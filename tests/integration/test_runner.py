@@ -22,6 +22,7 @@ from celery_pgbg.settings import read_settings
 from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
 from tests.fix_runner import in_background, is_revoked, order, run
+from tests.fix_server import url_of
 from tests.waiting import eventually
 
 #: ``make soak`` makes it 10,000.
@@ -146,6 +147,32 @@ def test_text_that_the_server_cannot_send_fails_its_own_task_only(
             assert isinstance(to_exception(endings[0].report), psycopg.DataError)
     finally:
         runner.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"reuse": True}, {"atomic": False}])
+@pytest.mark.parametrize("way", ["default", "settings"])
+def test_row_security_is_off_for_a_statement_but_not_for_our_tables(
+    new_database: Callable[..., str], options: dict[str, Any], way: str
+) -> None:
+    dsn, role = new_database(), f"pgbg_test_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(dsn, autocommit=True) as session:
+        session.execute(f"CREATE ROLE {role} LOGIN")
+        schema.install(session, grant_to=[role])
+        session.execute("CREATE TABLE kept (v int); ALTER TABLE kept ENABLE ROW LEVEL SECURITY")
+        session.execute(f"CREATE POLICY only_one ON kept USING (v = 1); GRANT SELECT ON kept TO {role}")
+        if way == "default":
+            session.execute(f"ALTER ROLE {role} SET row_security = off")
+    runner = Runner(url_of(dsn, user=role), read_settings({"pgbg_dsn": dsn}))
+    try:
+        settings = {"settings": {"row_security": "off"}} if way == "settings" else {}
+        refused = run(runner, order("SELECT v FROM kept", returns="rows", **options, **settings))
+        assert isinstance(refused, Raised)
+        assert 'policy for table "kept"' in refused.report.message
+        assert run(runner, order("SELECT 1 AS v", returns="rows", **options, **settings)) == Returned([{"v": 1}])
+    finally:
+        runner.close()
+        with psycopg.connect(dsn, autocommit=True) as session:
+            session.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("options", [{}, {"reuse": True}, {"atomic": False}, {"settings": {"celery_pgbg.a": "ä"}}])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, sql
 
 from celery_pgbg.database import queries as database_queries
 from celery_pgbg.database.arrays import as_array
@@ -32,8 +32,11 @@ from celery_pgbg.execution.launching.walks import walk_as_json
 from celery_pgbg.execution.records.attempts import attempts_as_arrays, terminate
 from celery_pgbg.handles import Attempt, Handle
 from celery_pgbg.orders import Identity, Order
+from celery_pgbg.texts import as_json
 
 T = TypeVar("T")
+
+_ROW_SECURITY = "row_security"
 
 #: The state until the server has answered.
 _UNKNOWN = Placement(0, "placed", None, 0)
@@ -70,7 +73,7 @@ class Launcher(HandleSession):
         """
         with self._exclusive() as session:
             self._detach_done(session, at_least=DETACH_BATCH)
-            prepared = prepare(session, order)
+            prepared = self._fitted(prepare(session, order), order)
             sending()
             return self._twice(session, lambda: self._launch(session, order, prepared))
 
@@ -99,6 +102,24 @@ class Launcher(HandleSession):
         if launch.state == "launched" and launch.handle is not None:
             self._without_kept(launch.handle.pid)
         return launch
+
+    def _fitted(self, prepared: Prepared, order: Order) -> Prepared:
+        """Let the ``row_security`` of the task or its database begin with its statement: before, our tables are used.
+
+        Not for a walk, whose statements stand between ours.
+        """
+        wanted = {**self._inherited, **prepared.settings}.get(_ROW_SECURITY)
+        if wanted is None or order.walk:
+            return prepared
+        settings = {name: value for name, value in prepared.settings.items() if name != _ROW_SECURITY}
+        setting = sql.SQL("SET LOCAL row_security = {}").format(sql.Literal(wanted)).as_string(None)
+        preamble = ";\n".join(filter(None, [setting, prepared.preamble]))
+        return replace(prepared, preamble=preamble, settings=settings)
+
+    def _inherited_with(self, settings: Mapping[str, str]) -> str | None:
+        inherited = {name: value for name, value in self._inherited.items() if name != _ROW_SECURITY}
+        wanted = {**inherited, **settings}
+        return as_json(wanted) if wanted else None
 
     def _fetch_unless_full(
         self, session: Session, kind: Callable[..., T], name: str, parameters: dict[str, Any]
@@ -168,6 +189,7 @@ class Launcher(HandleSession):
         prepared = prepare(session, order)
         if prepared.settings or not self.may_reuse:
             raise Unfit(replace(order, settings=prepared.settings))
+        prepared = self._fitted(prepared, order)
         return {"pool": pool, **order_parameters(order, prepared, self._message_here(session, order))}
 
     def _place(self, session: Session, rows: list[dict[str, Any]]) -> list[Placement | Exception]:

@@ -49,7 +49,12 @@ LONG_CALL = 1.0
 _SLOT_SECONDS, _SLOT_PAUSE = 1.0, 0.003
 
 #: What ``prepare_launcher`` sets for our own statements.
-_OWN = {"default_transaction_isolation": "read committed", "array_nulls": "on", "quote_all_identifiers": "off"}
+_OWN = {
+    "default_transaction_isolation": "read committed",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",
+    "row_security": "on",
+}
 
 #: How long closing waits for a call in progress, in seconds.
 _CLOSE_SECONDS = 1.0

@@ -14,7 +14,8 @@ SELECT
     jsonb_build_object(
         'default_transaction_isolation', current_setting('default_transaction_isolation'),
         'array_nulls', current_setting('array_nulls'),
-        'quote_all_identifiers', current_setting('quote_all_identifiers')
+        'quote_all_identifiers', current_setting('quote_all_identifiers'),
+        'row_security', current_setting('row_security')
     ) AS defaults,
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('array_nulls', 'on', false),
