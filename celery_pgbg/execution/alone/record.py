@@ -41,6 +41,8 @@ class StandaloneRecords(HandleSession):
         self._recorders: list[int] = []
         #: Whether a launch was sent, and the server did not refuse it.
         self.may_have_launched = False
+        #: Whether a stop of our own background worker was sent.
+        self.may_have_stopped = False
 
     def record(self) -> tuple[str, int | None]:
         """Write the attempt's record before its launch; again if the session was lost before the launch.
@@ -94,6 +96,11 @@ class StandaloneRecords(HandleSession):
     def store(self, ending: Returned | Raised) -> None:
         """Store the outcome, for redeliveries and the result backend."""
         self._as_ourselves("store_outcome", {**self._attempt, **as_outcome(ending)})
+
+    def terminate_own(self, handle: Handle) -> bool:
+        """Stop the background worker of our own handle, as the base class does, and note that it was tried."""
+        self.may_have_stopped = True
+        return super().terminate_own(handle)
 
     def live_state(self) -> str | None:
         """Whether the attempt runs, in any session; see ``live_attempts.sql``."""

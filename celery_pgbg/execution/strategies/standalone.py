@@ -283,7 +283,7 @@ def _follow(launcher: StandaloneLauncher, watch: Watch, is_ours: bool = False) -
     pause = _FIRST_LOOK
     backoff = Backoff()
     absent = 0
-    signalled = False
+    signalled = launcher.may_have_stopped
     while True:
         # Read once: it may come at any moment.
         interruption = watch.interruption
@@ -312,5 +312,5 @@ def _follow(launcher: StandaloneLauncher, watch: Watch, is_ours: bool = False) -
         if absent > 3:
             if interruption is None:
                 return None
-            return Cancelled() if signalled else Lost(UNSEEN, "unknown")
+            return brought_to_record(launcher, watch, Cancelled() if signalled else Lost(UNSEEN, "unknown"))
         pause = _pause(launcher, watch, max(pause, _LONGEST_LOOK) if absent else pause)
