@@ -97,7 +97,8 @@ def test_what_is_due_is_vacuumed(run: Callable[..., Any], session: Database) -> 
     assert run("vacuum_due") == ["public.Due"]
 
     dead = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = '{}'"
-    assert one(session, dead.format("Due")) == 0
+    # A snapshot that came in between, such as autovacuum's, keeps dead rows for the next time.
+    eventually("it is clean", lambda: one(session, dead.format("Due")) == 0 or run("vacuum_due") is None)
     assert one(session, dead.format("fresh")) == 9
 
 
