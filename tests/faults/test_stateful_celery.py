@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,11 +17,15 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from celery_pgbg.broker.station import close_stations
 from celery_pgbg.database.results import close_stores
+from celery_pgbg.settings import Settings
 from tests.faults.oracle import Book, Tried, statement
 from tests.fix_celery import Shop
 from tests.waiting import eventually
 
 ASKED = int(os.environ.get("PGBG_STATEFUL_EXAMPLES", "0")) // 10
+
+#: How often an attempt is launched before it fails.
+MOST_LAUNCHES = Settings.max_launches
 
 FATES = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "revoked"}
 
@@ -34,14 +39,19 @@ class Messages(RuleBasedStateMachine):
     attempts = Bundle("attempts")
     in_flight = attempts.filter(lambda tried: tried.fate == "open")
     any_in_flight = precondition(lambda self: any(tried.fate == "open" for tried in self.book.attempts))
+    # Each message in flight has a thread of a Celery worker, and there are sixteen.
+    has_room = precondition(lambda self: sum(self.copies[tried.task_id] for tried in self.book.attempts) <= 16 - 3)
 
     @initialize()
     def _open_the_book(self) -> None:
         self.book = Book(self.dsn)
         self.kills = 0
+        self.copies: Counter[str] = Counter()
+        self.launches: Counter[str] = Counter()
 
     # --- rules -------------------------------------------------------------------------------------
 
+    @has_room
     @rule(target=attempts, fails=st.booleans(), copies=st.integers(1, 3))
     def send(self, fails: bool, copies: int) -> Tried:
         """A new task, perhaps in several messages."""
@@ -50,6 +60,7 @@ class Messages(RuleBasedStateMachine):
         return tried
 
     @any_in_flight
+    @has_room
     @rule(tried=in_flight, copies=st.integers(1, 2))
     def send_again(self, tried: Tried, copies: int) -> None:
         """Its message once more, while it runs."""
@@ -82,7 +93,10 @@ class Messages(RuleBasedStateMachine):
     @any_in_flight
     @rule(tried=in_flight)
     def kill_the_background_worker(self, tried: Tried) -> None:
-        """Its message goes back to the queue, and it runs anew."""
+        """Its message goes back to the queue, and it runs anew, unless it was launched as often as it may be."""
+        if self.launches[tried.task_id] == MOST_LAUNCHES:
+            return
+        self.launches[tried.task_id] += 1
         self.book.kill(tried)
         self._settle_in_flight(tried)
 
@@ -115,6 +129,8 @@ class Messages(RuleBasedStateMachine):
     # --- helpers -------------------------------------------------------------------------------------
 
     def _send(self, tried: Tried, copies: int) -> None:
+        self.copies[tried.task_id] += copies
+        self.launches.setdefault(tried.task_id, 1)
         for _ in range(copies):
             self.shop.task("statement").apply_async((statement(tried),), task_id=tried.task_id)
         self._settle_in_flight(tried)
@@ -131,6 +147,7 @@ class Messages(RuleBasedStateMachine):
         fate = FATES[self._result(tried).state]
         assert fate in allowed
         tried.fate = fate
+        self.copies[tried.task_id] = 0
 
 
 @pytest.fixture(params=["amqp", "pgbg"])
