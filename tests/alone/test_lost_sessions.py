@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ from celery_pgbg.execution.alone.launcher import StandaloneLauncher
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.outcomes import UNSEEN, Lost, Returned
 from tests.effects import effects
+from tests.faults.round_trips import cut
 from tests.fix_runner import in_background, order, run
 
 
@@ -27,8 +26,8 @@ def lose_session_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         def cut_off(launcher: StandaloneLauncher, *args: Any) -> Any:
             if launcher not in lost:
                 lost.append(launcher)
-                with launcher._exclusive() as session, socket.socket(fileno=os.dup(session.fileno())) as line:
-                    line.shutdown(socket.SHUT_RDWR)
+                with launcher._exclusive() as session:
+                    cut(session)
             return method(launcher, *args)
 
         monkeypatch.setattr(StandaloneLauncher, name, cut_off)

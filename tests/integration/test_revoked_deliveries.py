@@ -17,18 +17,13 @@ from celery_pgbg.execution.launching.launcher import Launcher
 from celery_pgbg.execution.runner import Runner
 from celery_pgbg.handles import Attempt
 from celery_pgbg.orders import Order
-from celery_pgbg.outcomes import UNSEEN, Cancelled, Detached, Ending, Lost, Raised, Returned
+from celery_pgbg.outcomes import UNSEEN, Cancelled, Detached, Lost, Returned
 from celery_pgbg.watch import Interruption, Watch
 from tests.effects import effects, running
-from tests.fix_runner import in_background, order, run
+from tests.fix_runner import in_background, is_revoked, order, run
 from tests.waiting import eventually
 
 WAYS: list[dict[str, bool]] = [{}, {"reuse": True}, {"atomic": False}]
-
-
-def was_revoked(ending: Ending) -> bool:
-    """Whether a delivery reports that its task is revoked."""
-    return ending == Cancelled() or (isinstance(ending, Raised) and ending.report.stopped == "revoked")
 
 
 def deliver(runner: Runner, asked: Order, database: Any) -> tuple[Watch, threading.Thread, list[Any]]:
@@ -52,9 +47,9 @@ def test_one_delivery_hears_of_it_and_the_other_ends_too(
     for _, thread, endings in deliveries:
         thread.join(30)
         assert endings, "a delivery still waits"
-        assert was_revoked(endings[0]), endings
+        assert is_revoked(endings[0]), endings
     assert not running(database, asked.attempt.task_id)
-    assert was_revoked(run(runners[0], asked)), "a redelivery is told the same"
+    assert is_revoked(run(runners[0], asked)), "a redelivery is told the same"
     assert effects(database, table) == []
     assert sum(runner.describe()["launched"] for runner in runners) <= 1, "it was launched again"
 
@@ -80,9 +75,9 @@ def test_an_attached_delivery_acts_on_one_interruption_at_a_time(
         assert running(database, asked.attempt.task_id), "a deploy stopped it"
         launching.interrupt(Interruption.REVOKE)
     else:
-        assert was_revoked(endings[0]), endings
+        assert is_revoked(endings[0]), endings
     thread.join(30)
-    assert was_revoked(its_endings[0]), its_endings
+    assert is_revoked(its_endings[0]), its_endings
 
 
 @pytest.mark.parametrize("way", WAYS[:2], ids=["own", "reuse"])
@@ -109,7 +104,7 @@ def test_a_delivery_that_was_revoked_before_its_launch_says_so_to_others(
     watch = Watch(asked.attempt)
     watch.interrupt(Interruption.REVOKE)
     assert new_runner().run(asked, watch) == Cancelled()
-    assert was_revoked(run(new_runner(), asked))
+    assert is_revoked(run(new_runner(), asked))
     assert effects(database, table) == []
 
 
@@ -211,5 +206,5 @@ def test_a_stop_that_was_cut_short_is_completed_by_the_next(
     stop_attempt(database, asked.attempt, "revoked")
     eventually("it is gone", lambda: not running(database, asked.attempt.task_id), 10)
     thread.join(30)
-    assert was_revoked(endings[0]), endings
+    assert is_revoked(endings[0]), endings
     assert effects(database, table) == []
